@@ -1,0 +1,6 @@
+"""``python -m suture``."""
+
+from suture.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the command line was asked, as data: enough to build the same case again."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from suture.case import Case
+from suture.images import ImageFormat
+from suture.loading import load_data, load_model, source_of
+
+
+class Asked(BaseModel):
+    """Names of a model, weights and data, and how to read them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weights: str | None = None
+    data: str | None = None
+    diagnose: str | None = None
+    repair: str | None = None
+    verify: str | None = None
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    task: str = "classification"
+    groups: str | dict[str, list[str]] = "top"
+    protocol: str = "split"
+    reference: str | None = None
+    seed: int = 42
+    device: str = "auto"
+    batch_size: int = 128
+    skip_bad: bool = False
+
+    @property
+    def image(self) -> ImageFormat:
+        """How pixels become inputs; without a mean or deviation they are scaled to [0, 1]."""
+        channels = len(self.mean or self.std or (0.0,) * 3)
+        return ImageFormat(self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.size)
+
+    @property
+    def code(self) -> list[str]:
+        """Fingerprints of the source files that are named."""
+        names = (self.model, self.data, self.diagnose, self.repair, self.verify, self.task)
+        return [source_of(name) for name in names if name is not None and ":" in name]
+
+    def absolute(self) -> "Asked":
+        """The same with absolute paths, so that the run can be continued from any directory."""
+        paths = {
+            field: _absolute(getattr(self, field))
+            for field in ("model", "weights", "data", "diagnose", "repair", "verify", "reference", "task")
+        }
+        return self.model_copy(update=paths)
+
+    def case(self) -> Case:
+        """Load everything that is named.
+
+        Raises:
+            SutureError: something is missing, unreadable or does not fit.
+        """
+        model = load_model(self.model, self.weights)
+        image = self.image
+        data = {
+            name: load_data(path, image, skip_bad=self.skip_bad)
+            for name in ("data", "diagnose", "repair", "verify")
+            if (path := getattr(self, name)) is not None
+        }
+        return Case(
+            model,
+            data.pop("data", None),
+            **data,
+            task=self.task,
+            groups=self.groups,
+            protocol=self.protocol,
+            image=image,
+            factory=lambda: load_model(self.model),
+            reference=load_model(self.model, self.reference) if self.reference else None,
+            seed=self.seed,
+            device=self.device,
+            batch_size=self.batch_size,
+        )
+
+
+def _absolute(text: Any) -> Any:
+    """``FILE.py:NAME`` and paths made absolute; names of modules and tasks stay."""
+    if text is None:
+        return None
+    path, colon, name = text.rpartition(":")
+    if colon and path.endswith(".py"):
+        return f"{Path(path).resolve()}:{name}"
+    return str(Path(text).resolve()) if Path(text).exists() else text

@@ -1,0 +1,72 @@
+"""The entry point: verbs by panel, errors as one sentence, exit codes that scripts can rely on.
+
+Exit codes: 0 done, 1 our own fault, 2 bad input, 3 a required verdict or bound was not met, 130 interrupted.
+"""
+
+import os
+import sys
+from typing import Any
+
+import typer
+
+from suture.cli import help as help_panel
+from suture.cli import patches, repair
+from suture.errors import SutureError
+
+# Typer carries its own click, so its exception classes are reached through the one it makes public.
+ClickException: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="suture",
+    help="Find which part of a trained network causes its mistakes, repair only that part, and prove the "
+    "repair on data it never saw.\n\nExample: suture run --model model.py:net --weights w.safetensors --data "
+    "folder --out run",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+repair.add_to(app)
+patches.add_to(app)
+help_panel.add_to(app)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments or ["--help"], prog_name="suture", standalone_mode=False)
+        return int(code or 0)
+    except ClickException as error:
+        return _fail(_sentence(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; the same command continues where it stopped", 130)
+    except SutureError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(
+            f"a fault of suture's own, {type(error).__name__}: {error}; run again with --debug and report it",
+            1,
+        )
+
+
+def _sentence(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return str(error.format_message().rstrip(".")) + (f"; see {context.command_path} --help" if context else "")
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"{'error: ' if code != 130 else ''}{line}\n")
+    return code

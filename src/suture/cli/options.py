@@ -1,0 +1,36 @@
+"""Options shared by several verbs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory made by suture run.", show_default=False)]
+PatchArg = Annotated[
+    Path, typer.Argument(metavar="PATCH", help="patch.safetensors of a treatment.", show_default=False)
+]
+ModelOpt = Annotated[
+    str, typer.Option("--model", help="FILE.py:FUNC or package.module:func that returns an nn.Module.")
+]
+WeightsOpt = Annotated[
+    str | None, typer.Option("--weights", help="Weights: safetensors, or a torch file without code in it.")
+]
+DataOpt = Annotated[
+    str | None,
+    typer.Option("--data", help="Folder of class folders, a zip of one, or FILE.py:FUNC; split 20/40/40 by class."),
+]
+LocalizersOpt = Annotated[
+    str,
+    typer.Option("--localizers", help="Names separated by commas; the first one decides what is flagged."),
+]
+RuleOpt = Annotated[str, typer.Option("--rule", help="How scores become flagged groups: above_median, first.")]
+PlanOpt = Annotated[str, typer.Option("--plan", help="A (the paper's surgical correction), none, or a TOML file.")]
+RequireOpt = Annotated[
+    str | None, typer.Option("--require", help="Exit with 3 unless the verdict is this one: better.")
+]
+RegressionOpt = Annotated[
+    float | None,
+    typer.Option("--max-regression", help="Exit with 3 if more than this share of what was right was broken."),
+]
+DebugOpt = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+NewFileOpt = Annotated[Path, typer.Option("--out", help="New weights file; existing files are never changed.")]

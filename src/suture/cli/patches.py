@@ -1,0 +1,77 @@
+"""Patches: apply and revert, always into a new file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suture.cli.options import DebugOpt, NewFileOpt, PatchArg
+
+PANEL = "Patches"
+UNDO = "undo.safetensors"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs of this panel."""
+    app.command(rich_help_panel=PANEL)(apply)
+    app.command(rich_help_panel=PANEL)(revert)
+
+
+def apply(
+    patch: PatchArg,
+    weights: Annotated[str, typer.Option("--weights", help="Weights that the patch was made for.")],
+    out: NewFileOpt,
+    weight: Annotated[float, typer.Option("--weight", help="1 applies it in full, 0.5 goes half way.")] = 1.0,
+    debug: DebugOpt = False,
+) -> None:
+    """Apply a patch to a weights file and write a new one.
+
+    Example: suture apply run/treat/patch.safetensors --weights w.pt --out repaired.pt
+    """
+    from suture.loading import load_checkpoint
+    from suture.patch import apply as apply_patch
+    from suture.patch import load_patch
+
+    loaded = load_patch(patch)
+    checkpoint = load_checkpoint(weights, names=set(loaded.tensors))
+    _refuse_existing(out)
+    state, _ = apply_patch(checkpoint.state, loaded, weight)
+    checkpoint.save(out, state)
+    typer.echo(f"{out}: {len(loaded)} of {len(state)} tensors changed")
+
+
+def revert(
+    patch: PatchArg,
+    weights: Annotated[str, typer.Option("--weights", help="Patched weights.")],
+    out: NewFileOpt,
+    debug: DebugOpt = False,
+) -> None:
+    """Undo a patch: write the original weights again, bit by bit.
+
+    PATCH is patch.safetensors, with undo.safetensors beside it, or the undo file itself.
+
+    Example: suture revert run/treat/patch.safetensors --weights repaired.pt --out original.pt
+    """
+    from suture.errors import MissingFileError
+    from suture.loading import load_checkpoint
+    from suture.patch import load_patch
+    from suture.patch import revert as revert_patch
+
+    undo = load_patch(patch)
+    if not undo.undo:
+        beside = patch.with_name(UNDO)
+        if not beside.is_file():
+            raise MissingFileError(f"there is no {beside}; give the undo file that was written beside the patch")
+        undo = load_patch(beside)
+    checkpoint = load_checkpoint(weights, names=set(undo.tensors))
+    _refuse_existing(out)
+    state = revert_patch(checkpoint.state, undo)
+    checkpoint.save(out, state)
+    typer.echo(f"{out}: {len(undo)} of {len(state)} tensors restored")
+
+
+def _refuse_existing(out: Path) -> None:
+    from suture.errors import InvalidArgumentError
+
+    if out.exists():
+        raise InvalidArgumentError(f"{out} exists; files are never changed in place, so choose another --out")

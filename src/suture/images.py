@@ -1,0 +1,228 @@
+"""Pictures as data: how pixels become inputs, and image folders read with Pillow alone."""
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from suture.errors import DataError
+from suture.progress import track
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
+CACHE_BYTES = 2 * 1024**3  # decoded pictures kept in memory; above it they are decoded each time
+LARGEST_FILE = 256 * 1024**2  # bytes of one picture file; larger ones are refused as a zip bomb would be
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How pixels become a network's input: scale to [0, 1], subtract the mean, divide by the deviation.
+
+    Attributes:
+        mean, std: one value per channel, in units of [0, 1]; one channel means grey, three mean RGB.
+        size: side in pixels to which pictures are resized (bilinear), or None to take them as they are.
+    """
+
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise DataError(
+                f"--mean has {len(self.mean)} and --std {len(self.std)} values; give one each for grey pictures "
+                "or three each for RGB"
+            )
+        if min(self.std) <= 0:
+            raise DataError(f"--std must be positive, not {min(self.std)}")
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the channels."""
+        return "L" if len(self.mean) == 1 else "RGB"
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Pixels (h, w, c) uint8 → input (c, h, w) float32."""
+        scaled = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+        return (scaled - self._column(self.mean)) / self._column(self.std)
+
+    def pixels(self, tensor: Tensor) -> NDArray[np.uint8]:
+        """Input (c, h, w) → pixels (h, w, c) uint8, the inverse of `normalise` up to rounding."""
+        scaled = tensor.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
+        return (scaled.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+    @staticmethod
+    def _column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+def pixels_of(inputs: object, image: ImageFormat | None) -> NDArray[np.uint8] | None:
+    """A picture (h, w, c) of an input, or None when the input is no picture.
+
+    Without a format the values are stretched from their own minimum to their own maximum.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or inputs.shape[0] not in (1, 3):
+        return None
+    if min(inputs.shape[1:]) < 4:
+        return None
+    if image is not None and len(image.mean) == inputs.shape[0]:
+        return image.pixels(inputs)
+    low, high = inputs.amin(), inputs.amax()
+    return ImageFormat((0.0,) * len(inputs), (1.0,) * len(inputs)).pixels((inputs - low) / (high - low + 1e-12))
+
+
+def decode(data: bytes, image: ImageFormat) -> NDArray[np.uint8]:
+    """File content → pixels (h, w, c) uint8 in the format's mode and size.
+
+    Raises:
+        DataError: the content is no readable picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as opened:
+                picture = opened.convert(image.mode)
+    except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
+        raise DataError(str(error) or type(error).__name__) from error
+    if image.size is not None and picture.size != (image.size, image.size):
+        picture = picture.resize((image.size, image.size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Pictures in one folder per class, in a directory or in a zip of one; classes are sorted by name.
+
+    Every picture is decoded once when the folder is opened, so a corrupt one is named at once.
+
+    Attributes:
+        classes: names of the class folders.
+        names: path of each picture inside the folder.
+        targets: class index of each picture.
+        skipped: pictures left out because they could not be read.
+    """
+
+    def __init__(self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False) -> None:
+        self.path, self.image = Path(path), image
+        listed, empty, self._read = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
+        labelled = _classes_of(listed, self.path)
+        self.classes = sorted({label for _, label in labelled})
+        missing = sorted(empty - set(self.classes))
+        if missing:
+            raise DataError(f"the class folder '{missing[0]}' of {self.path} holds no picture; fill or remove it")
+        self.names: list[str] = []
+        self.targets: list[int] = []
+        self.skipped: list[str] = []
+        self._cache: list[NDArray[np.uint8]] | None = []
+        self._decode_all(labelled, skip_bad)
+
+    def _decode_all(self, labelled: list[tuple[str, str]], skip_bad: bool) -> None:
+        shapes: dict[tuple[int, ...], str] = {}
+        size = 0
+        for name, label in track(labelled, f"reading {self.path.name}"):
+            try:
+                pixels = decode(self._read(name), self.image)
+            except DataError as error:
+                if not skip_bad:
+                    raise DataError(
+                        f"{self.path}: '{name}' is not a readable picture ({error}); mend or remove it, or pass "
+                        "--skip-bad"
+                    ) from error
+                self.skipped.append(name)
+                continue
+            shapes.setdefault(pixels.shape, name)
+            if len(shapes) > 1:
+                (a, first), (b, second) = shapes.items()
+                raise DataError(
+                    f"pictures of {self.path} differ in size ('{first}' is {a[1]}x{a[0]}, '{second}' is "
+                    f"{b[1]}x{b[0]}); give --size"
+                )
+            self.names.append(name)
+            self.targets.append(self.classes.index(label))
+            size += pixels.nbytes
+            if self._cache is not None:
+                self._cache.append(pixels)
+                if size > CACHE_BYTES:
+                    self._cache = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, i: int) -> NDArray[np.uint8]:
+        """Pixels (h, w, c) of picture i."""
+        return self._cache[i] if self._cache is not None else decode(self._read(self.names[i]), self.image)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.image.normalise(self.pixels(i)), self.targets[i]
+
+
+Listing = tuple[list[str], set[str], Callable[[str], bytes]]
+
+
+def _open_directory(path: Path) -> Listing:
+    """Names of the pictures below a directory, names of its folders, and how to read one."""
+    names = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+    folders = {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    return names, folders, lambda name: _bounded(path / name)
+
+
+def _bounded(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST_FILE:
+        raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
+    return path.read_bytes()
+
+
+def _open_zip(path: Path) -> Listing:
+    """The same for a zip, which is read in place: nothing is unpacked."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is neither a folder of class folders nor a zip of one ({error})") from error
+    names = sorted(
+        entry.filename
+        for entry in archive.infolist()
+        if PurePosixPath(entry.filename).suffix.lower() in SUFFIXES
+        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(entry.filename).parts)
+    )
+
+    def read(name: str) -> bytes:
+        if archive.getinfo(name).file_size > LARGEST_FILE:
+            raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
+        try:
+            return archive.read(name)
+        except Exception as error:  # broken members raise zlib, zip and runtime errors alike
+            raise DataError(str(error)) from error
+
+    return names, set(), read
+
+
+def _classes_of(names: list[str], path: Path) -> list[tuple[str, str]]:
+    """(name, class) of every picture: the first folder below what all names share."""
+    parts = [PurePosixPath(name).parts for name in names]
+    if not names:
+        raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    depth = 0
+    while all(len(p) > depth + 2 for p in parts) and len({p[depth] for p in parts}) == 1:
+        depth += 1
+    stray = next((name for name, p in zip(names, parts, strict=True) if len(p) < depth + 2), None)
+    if stray is not None:
+        raise DataError(f"'{stray}' of {path} lies in no class folder; the layout is CLASS/PICTURE")
+    labels = [p[depth] for p in parts]
+    if set(map(str.lower, labels)) <= SPLIT_NAMES:
+        raise DataError(
+            f"{path} holds the folders {', '.join(sorted(set(labels)))}, which are splits and not classes; give "
+            "one of them, or each with --diagnose, --repair and --verify"
+        )
+    return list(zip(names, labels, strict=True))

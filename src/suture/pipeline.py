@@ -1,0 +1,294 @@
+"""A run: the stages in order, each done once for what it was asked, stopped and resumed anywhere."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy
+import pandas as pd
+import torch
+
+from suture.asked import Asked
+from suture.case import SPLITS, Case
+from suture.errors import InvalidArgumentError, RunError, SutureError
+from suture.history import History, load_history
+from suture.registry import suggest
+from suture.rundir import STAGES, RunDir, fingerprint, read_json, replacing, write_json
+from suture.stages.diagnose import Diagnosis, diagnose
+from suture.stages.localize import Localization, localize
+from suture.stages.result import Result
+from suture.stages.scan import Scan, scan
+from suture.stages.treat import Treatment, treat
+from suture.stages.verify import Verification, verify
+from suture.training import Checkpoints
+from suture.treatments import Plan, load_plan
+from suture.views.page import report
+
+R = TypeVar("R", bound=Result)
+RESULTS: dict[str, type[Result]] = {
+    "scan": Scan,
+    "localize": Localization,
+    "diagnose": Diagnosis,
+    "treat": Treatment,
+    "verify": Verification,
+}
+SCHEMA = 1  # of case.json
+
+
+class Run:
+    """A run directory and the case it answers.
+
+    Every stage method returns the stored result when it was made from the same inputs and options, and does
+    the stage otherwise.
+
+    Attributes:
+        case: what is treated.
+        directory: where results are.
+        say: called with a line of text when a stage begins and ends.
+    """
+
+    def __init__(self, case: Case, out: str | Path, say: Callable[[str], None] | None = None) -> None:
+        self.case, self.directory = case, RunDir(out)
+        self._say = say or (lambda _: None)
+
+    @cached_property
+    def _base(self) -> str:
+        return fingerprint(self.case.fingerprint, version("suture"))
+
+    def scan(self, history: str | Path | pd.DataFrame | History) -> Scan:
+        """Damping regimes of the training that made the model."""
+        history = history if isinstance(history, History) else load_history(history)
+        key = fingerprint("scan", version("suture"), history.table.to_csv())
+        return self._stage("scan", Scan, key, lambda: scan(history))
+
+    def localize(self, localizers: str | Sequence[str] = "default", rule: str = "default") -> Localization:
+        """Scores of every group on the errors of `diagnose`."""
+        chosen = localizers if isinstance(localizers, str) else list(localizers)
+        key = fingerprint("localize", self._base, chosen, rule)
+        return self._stage("localize", Localization, key, lambda: localize(self.case, localizers, rule))
+
+    def diagnose(self) -> Diagnosis:
+        """Confusion pairs of the errors."""
+        localization = self._needed("localize", Localization)
+        key = fingerprint("diagnose", self.directory.key("localize"))
+        return self._stage("diagnose", Diagnosis, key, lambda: diagnose(self.case, localization))
+
+    def treat(self, plan: str | Plan = "default") -> Treatment:
+        """The patch; resumes after the last finished epoch."""
+        localization = self._needed("localize", Localization)
+        plan = load_plan(plan)
+        key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"))
+        checkpoints = Checkpoints(self.directory.stage("treat"), key)
+        result = self._stage(
+            "treat", Treatment, key, lambda: treat(self.case, localization, plan, checkpoints=checkpoints)
+        )
+        checkpoints.clear()
+        return result
+
+    def verify(self) -> Verification:
+        """Before against after on `verify`; the result says how often these examples were looked at."""
+        treatment = self._needed("treat", Treatment)
+        key = fingerprint("verify", self._base, treatment.patch.base, treatment.patch.result)
+        looks = self.directory.stage("verify") / "looks.json"
+        seen = list(read_json(looks)) if looks.exists() else []
+        count = len({*seen, key})
+        result = self._stage("verify", Verification, key, lambda: verify(self.case, treatment, looks=count))
+        if key not in seen:
+            write_json(looks, [*seen, key])
+        return result
+
+    def report(self) -> Path:
+        """Write ``report.html``."""
+        return report(self.directory.path)
+
+    def _stage(self, name: str, kind: type[R], key: str, do: Callable[[], R]) -> R:
+        if self.directory.key(name) == key:
+            return kind.load(self.directory.stage(name))
+        self.directory.forget(name)
+        self._tell(f"{name} …")
+        result = do()
+        result.save(self.directory.stage(name), key)
+        self.directory.log(f"{name} done")
+        return result
+
+    def _needed(self, name: str, kind: type[R]) -> R:
+        if self.directory.key(name) is None:
+            raise RunError(
+                f"{self.directory.path} has no finished {name}; run suture {name} {self.directory.path} first"
+            )
+        return kind.load(self.directory.stage(name))
+
+    def _tell(self, message: str) -> None:
+        self.directory.log(message)
+        self._say(message)
+
+
+def run(
+    case: Case,
+    out: str | Path,
+    *,
+    history: str | Path | pd.DataFrame | None = None,
+    localizers: str | Sequence[str] = "default",
+    rule: str = "default",
+    plan: str | Plan = "default",
+    until: str | None = None,
+    redo: str | None = None,
+    asked: Asked | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Result]:
+    """Scan → Localize → Diagnose → Treat → Verify, and the report.
+
+    May be killed at any time: the same call continues, inside Treat after the last finished epoch, and ends
+    with the result of an undisturbed run.
+
+    Args:
+        case: what to repair.
+        out: the run directory; made when it does not exist.
+        history: a log of the training, for Scan, which is skipped without one.
+        localizers, rule: as for `localize`.
+        plan: as for `treat`.
+        until: the last stage to do.
+        redo: the first stage to do again even if it was finished.
+        asked: how to build the case again, for the commands that take the run directory alone.
+        say: called with a line of text when a stage begins.
+
+    Returns:
+        Stage → result, for the stages that were reached.
+
+    Raises:
+        RunError: the directory belongs to another case, or another process works in it.
+    """
+    for stage in (until, redo):
+        if stage is not None and stage not in STAGES:
+            raise InvalidArgumentError(f"there is no stage '{stage}'; {suggest(stage, list(STAGES))}")
+    plan = load_plan(plan)
+    for split in SPLITS:
+        case.splits[split]  # a missing one is said before anything is written
+    this = Run(case, out, say)
+    with claimed(this, asked):
+        if redo:
+            this.directory.forget(redo)
+        steps: dict[str, Callable[[], Result]] = {
+            "localize": lambda: this.localize(localizers, rule),
+            "diagnose": this.diagnose,
+            "treat": lambda: this.treat(plan),
+            "verify": this.verify,
+        }
+        if history is not None:
+            steps = {"scan": lambda: this.scan(history)} | steps
+        results: dict[str, Result] = {}
+        for name, step in steps.items():
+            if until and STAGES.index(name) > STAGES.index(until):
+                break
+            results[name] = step()
+        this.report()
+    return results
+
+
+@contextmanager
+def claimed(run: Run, asked: Asked | None = None) -> Iterator[None]:
+    """Hold a run's directory, which is made for its case or must belong to it.
+
+    A directory that was made here and in which nothing could be finished is removed again: bad input
+    leaves nothing behind.
+    """
+    directory = run.directory
+    fresh = not directory.path.exists()
+    strangers = set() if fresh else {entry.name for entry in directory.path.iterdir()} - {"lock", "log.txt", "model"}
+    if strangers and not directory.case_file.exists():
+        raise RunError(f"{directory.path} exists and is no run directory; choose another --out")
+    _refuse_other_case(directory, run.case, asked)
+    try:
+        with directory.lock():
+            if not directory.case_file.exists():
+                _describe(directory, run.case, asked)
+            yield
+    except SutureError as error:
+        if fresh and directory.key("localize") is None:
+            shutil.rmtree(directory.path, ignore_errors=True)
+        else:
+            directory.log(f"stopped: {error}")
+        raise
+
+
+def open_run(path: str | Path, say: Callable[[str], None] | None = None) -> Run:
+    """The run in a directory, with its case built again from what was asked.
+
+    Raises:
+        RunError: the directory is no run, was made from Python objects, or its files have changed since.
+    """
+    directory = RunDir(path)
+    if not directory.case_file.is_file():
+        raise RunError(f"{directory.path} is no run directory: it has no case.json; make one with suture run")
+    asked = read_json(directory.case_file).get("asked")
+    if asked is None:
+        raise RunError(f"{directory.path} was made from Python; continue there with suture.run(case, out=…)")
+    asked = Asked.model_validate(asked)
+    case = asked.case()
+    _refuse_other_case(directory, case, asked)
+    return Run(case, path, say)
+
+
+def _identity(case: Case, asked: Asked | None) -> dict[str, Any]:
+    """What makes a case itself, part by part, so that a difference can be named."""
+    return {
+        "weights": case.weights_sha256,
+        "data": {name: split.fingerprint for name, split in case.splits.items()},
+        "task": case.task_name,
+        "groups": {group: list(names) for group, names in case.groups.items()},
+        "protocol": case.protocol,
+        "seed": case.seed,
+        "batch size": case.batch_size,
+        "code": asked.code if asked else [],
+        "fingerprint": case.fingerprint,
+    }
+
+
+def _refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> None:
+    if not directory.case_file.exists():
+        return
+    stored, own = read_json(directory.case_file), _identity(case, asked)
+    different = [part for part, value in own.items() if stored.get("identity", {}).get(part) != value]
+    if different:
+        raise RunError(
+            f"{directory.path} holds a run of another case (the {different[0]} differs); choose another --out"
+        )
+
+
+def _describe(directory: RunDir, case: Case, asked: Asked | None) -> None:
+    rows = [
+        {
+            "split": name,
+            "index": index,
+            "example": split.label(i),
+            "label": split.strata[i],
+            "sha256": split.hashes[i],
+        }
+        for name, split in case.splits.items()
+        for i, index in enumerate(split.indices)
+    ]
+    with replacing(directory.path / "splits.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_json(
+        directory.case_file,
+        {
+            "schema": SCHEMA,
+            "asked": asked.model_dump(mode="json") if asked else None,
+            "identity": _identity(case, asked),
+            "classes": case.classes,
+            "splits": {name: len(split) for name, split in case.splits.items()},
+            "device": str(case.device),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "suture": version("suture"),
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "pandas": pd.__version__,
+            },
+        },
+    )

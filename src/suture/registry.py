@@ -1,0 +1,66 @@
+"""Name → thing, with "did you mean": how localizers, tasks, treatments and causes are extended."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from suture.errors import InvalidArgumentError, UnknownNameError
+
+T = TypeVar("T")
+
+LISTED = 12  # names in an error message before it is cut
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """``"; did you mean 'a'?"`` for a near miss, else the list of what exists."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    listed = ", ".join(known[:LISTED]) or "none"
+    return f"there are {listed}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")
+
+
+class Registry(Mapping[str, T]):
+    """A mapping that is filled by decorating and that refuses to be overwritten.
+
+    >>> shapes = Registry("shape")
+    >>> @shapes.register("circle")
+    ... def circle(): ...
+    >>> shapes["circel"]
+    Traceback (most recent call last):
+    suture.errors.UnknownNameError: no shape is called 'circel'; did you mean 'circle'?
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that adds a thing under a name.
+
+        Raises:
+            InvalidArgumentError: the name is taken.
+        """
+
+        def add(thing: T) -> T:
+            if name in self._things:
+                raise InvalidArgumentError(f"a {self.kind} called '{name}' exists already; choose another name")
+            self._things[name] = thing
+            return thing
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._things[name]
+        except KeyError:
+            raise UnknownNameError(f"no {self.kind} is called '{name}'; {suggest(name, list(self._things))}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)

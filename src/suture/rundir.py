@@ -1,0 +1,138 @@
+"""The run directory: atomic writes, lock, fingerprints, and stages that know what they were made from.
+
+A stage is finished when its ``result.json`` exists *and* carries the key it is asked for; the file is
+written last, by rename, so a killed process leaves either a finished stage or one that is done again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from suture.errors import MissingFileError, RunError
+
+STAGES = ("scan", "localize", "diagnose", "treat", "verify")
+RESULT = "result.json"
+
+
+def fingerprint(*parts: object) -> str:
+    """sha256, as 64 hex digits, of the canonical JSON of `parts` (which must be JSON-able)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part of it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, synced and renamed over it when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename durable: the directory itself is flushed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically; NaN and infinities are refused, they are not JSON."""
+    write_atomic(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        MissingFileError: no such file.
+        RunError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not readable as JSON ({error}); delete it and run again") from None
+
+
+class RunDir:
+    """A directory that holds what was asked (``case.json``) and the finished stages of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    @property
+    def case_file(self) -> Path:
+        """Where the case that this run answers is described."""
+        return self.path / "case.json"
+
+    def stage(self, name: str) -> Path:
+        """The directory of a stage."""
+        return self.path / name
+
+    def stored(self, name: str) -> dict[str, Any] | None:
+        """What a stage's ``result.json`` says, or None when the stage has not been finished."""
+        path = self.stage(name) / RESULT
+        return read_json(path) if path.exists() else None
+
+    def key(self, name: str) -> str | None:
+        """What a finished stage was made from, as a fingerprint; None when it is not finished."""
+        stored = self.stored(name)
+        return stored.get("key") if stored else None
+
+    def forget(self, name: str) -> None:
+        """Make a stage and everything after it unfinished; files other than results stay."""
+        for later in STAGES[STAGES.index(name) :]:
+            (self.stage(later) / RESULT).unlink(missing_ok=True)
+
+    def log(self, message: str) -> None:
+        """Append a line with the time, in UTC, to ``log.txt``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with open(self.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{now} {message}\n")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for one process; the system releases it when the process dies.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(
+                f"another suture process is working in {self.path}; wait for it or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()

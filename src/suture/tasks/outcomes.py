@@ -1,0 +1,133 @@
+"""Run a model over examples and keep what happened to each: the pass every stage begins with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from suture.errors import DataError, NonFiniteError
+from suture.progress import track
+from suture.tasks.base import Batch, Examples, Task
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a model did on n examples, in their order.
+
+    Attributes:
+        right: verdicts, (n,) bool.
+        losses: (n,) float64.
+        predictions: (n,) int64, or None for a task without predictions.
+        targets: (n,) int64, or None where targets are not one integer per example.
+    """
+
+    right: NDArray[np.bool_]
+    losses: NDArray[np.float64]
+    predictions: NDArray[np.int64] | None
+    targets: NDArray[np.int64] | None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right verdicts."""
+        return float(self.right.mean()) if len(self.right) else 0.0
+
+    @property
+    def errors(self) -> NDArray[np.int64]:
+        """Positions of the wrong examples."""
+        return np.flatnonzero(~self.right)
+
+    @property
+    def correct(self) -> NDArray[np.int64]:
+        """Positions of the right examples."""
+        return np.flatnonzero(self.right)
+
+
+def to_device(thing: Any, device: torch.device) -> Any:
+    """Move tensors inside dicts, lists and tuples, and anything else that has ``.to``."""
+    if isinstance(thing, Mapping):
+        return {key: to_device(value, device) for key, value in thing.items()}
+    if isinstance(thing, tuple) and hasattr(thing, "_fields"):
+        return type(thing)(*(to_device(item, device) for item in thing))
+    if isinstance(thing, list | tuple):
+        return type(thing)(to_device(item, device) for item in thing)
+    return thing.to(device) if hasattr(thing, "to") else thing
+
+
+def collate(examples: list[Any], task: Task) -> Batch:
+    """Examples (input, target) → batch, the task's way where it has one."""
+    batch: Batch = getattr(task, "collate", default_collate)(examples)
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise DataError(f"an example must be a pair (input, target), not {type(examples[0]).__name__}")
+    return batch[0], batch[1]
+
+
+def batches(
+    examples: Examples, task: Task, device: torch.device, batch_size: int, description: str | None = None
+) -> Iterator[Batch]:
+    """Batches of examples in their order, on the device; a bar when a description is given."""
+    starts = range(0, len(examples), batch_size)
+    for start in track(starts, description) if description else starts:
+        chunk = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
+        yield to_device(collate(chunk, task), device)
+
+
+class _Column(list[Tensor]):
+    """Pieces of one measurement, batch by batch."""
+
+    def array(self) -> NDArray[Any]:
+        array: NDArray[Any] = torch.cat(list(self)).cpu().numpy()
+        return array
+
+    def optional(self) -> NDArray[Any] | None:
+        return self.array() if self else None
+
+
+def evaluate(
+    model: nn.Module,
+    examples: Examples,
+    task: Task,
+    *,
+    device: torch.device,
+    batch_size: int = 128,
+    name: str = "examples",
+) -> Outcomes:
+    """Verdict, loss and prediction of every example, in eval mode and without gradients.
+
+    Args:
+        model: left in the mode it is found in.
+        examples: n pairs (input, target).
+        name: what the examples are called in errors and on the bar.
+
+    Raises:
+        NonFiniteError: an output is NaN or infinite, so that no verdict means anything.
+    """
+    right, losses, predictions, targets = _Column(), _Column(), _Column(), _Column()
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches(examples, task, device, batch_size, f"evaluating {name}"):
+                outputs = task.outputs(model, batch)
+                right.append(task.verdicts(outputs, batch))
+                losses.append(task.losses(outputs, batch).double())
+                if hasattr(task, "predictions"):
+                    predictions.append(task.predictions(outputs, batch))
+                if isinstance(batch[1], Tensor) and batch[1].dim() == 1 and not batch[1].is_floating_point():
+                    targets.append(batch[1])
+    finally:
+        model.train(training)
+    if not right:
+        raise DataError(f"there are no {name}")
+    outcomes = Outcomes(right.array(), losses.array(), predictions.optional(), targets.optional())
+    finite = np.isfinite(outcomes.losses)
+    if not finite.all():
+        raise NonFiniteError(
+            f"the model's loss is not finite on {int((~finite).sum())} of {len(finite)} {name} (the first is "
+            f"example {int(np.argmin(finite))}); check its weights and the inputs' mean and standard deviation"
+        )
+    return outcomes

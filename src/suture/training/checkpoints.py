@@ -1,0 +1,97 @@
+"""Checkpoints of a training under way: one file of safetensors, written atomically after each epoch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from suture.rundir import replacing
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training keeps its state, and what it was made from.
+
+    Attributes:
+        directory: of ``checkpoint-EPOCH.safetensors``; only the newest is kept.
+        key: a checkpoint of another key is not resumed from.
+    """
+
+    directory: Path
+    key: str
+
+    def save(
+        self,
+        epoch: int,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedules: list[LRScheduler],
+        rows: list[Any],
+    ) -> None:
+        """Write the state after an epoch, then delete older ones."""
+        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        optimizer_state = optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, state in optimizer_state["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{index}/{name}"] = value
+                else:
+                    plain.setdefault(str(index), {})[name] = value
+        metadata = {
+            "key": self.key,
+            "epoch": epoch,
+            "param_groups": optimizer_state["param_groups"],
+            "plain": plain,
+            "schedules": [schedule.state_dict() for schedule in schedules],
+            "rows": rows,
+        }
+        path = self.directory / f"checkpoint-{epoch:04d}.safetensors"
+        with replacing(path) as temporary:
+            copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+            save_file(copies, temporary, metadata={"state": json.dumps(metadata)})
+        for older in self._files():
+            if older != path:
+                older.unlink()
+
+    def resume(self, model: nn.Module, optimizer: Optimizer, schedules: list[LRScheduler]) -> tuple[int, list[Any]]:
+        """Load the newest state of this key; how many epochs are done and the rows of their history."""
+        for path in reversed(self._files()):
+            try:
+                with safetensors.safe_open(path, framework="pt") as file:
+                    metadata = json.loads((file.metadata() or {})["state"])
+                tensors = load_file(path)
+            except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+                continue  # not a checkpoint of ours: begin from an older one, or from the start
+            if metadata["key"] != self.key:
+                continue
+            model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model/")})
+            state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in metadata["plain"].items()}
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer/"):
+                    _, index, field = name.split("/", 2)
+                    state.setdefault(int(index), {})[field] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": _tuples(metadata["param_groups"])})
+            for schedule, saved in zip(schedules, metadata["schedules"], strict=True):
+                schedule.load_state_dict(saved)
+            return int(metadata["epoch"]), list(metadata["rows"])
+        return 0, []
+
+    def clear(self) -> None:
+        """Delete the checkpoints: the result that they led to has been written."""
+        for path in self._files():
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("checkpoint-*.safetensors"))
+
+
+def _tuples(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """JSON turned Adam's betas into lists; optimizers keep tuples."""
+    return [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]

@@ -1,0 +1,17 @@
+"""Treatments: plans as data, and what they do to a copy of the model."""
+
+from suture.treatments.finetune import fine_tune
+from suture.treatments.plan import Everything, FineTune, Flagged, Groups, Nothing, Plan
+from suture.treatments.presets import PRESETS, load_plan
+
+__all__ = [
+    "PRESETS",
+    "Everything",
+    "FineTune",
+    "Flagged",
+    "Groups",
+    "Nothing",
+    "Plan",
+    "fine_tune",
+    "load_plan",
+]
