@@ -40,9 +40,7 @@ def test_paper_and_exact_form_differ_by_lr_times_curvature(strength):
 @given(st.floats(1e-6, 1), st.floats(1e-6, 100), st.sampled_from(FORMS))
 @fixed
 def test_only_the_product_of_lr_and_curvature_counts(lr, curvature, form):
-    assert critical_momentum(lr, curvature, form) == pytest.approx(
-        critical_momentum(lr * curvature, 1.0, form)
-    )
+    assert critical_momentum(lr, curvature, form) == pytest.approx(critical_momentum(lr * curvature, 1.0, form))
 
 
 @pytest.mark.parametrize(
@@ -70,9 +68,7 @@ def test_rows_of_table_15_that_do_not_follow():
     assert regime(0.9, lrs[170]) is Regime.underdamped
 
 
-@pytest.mark.parametrize(
-    ("epoch", "lr", "momentum"), [(1, 0.01, 0.8), (10, 0.00796, 0.8216), (30, 0.00013, 0.9775)]
-)
+@pytest.mark.parametrize(("epoch", "lr", "momentum"), [(1, 0.01, 0.8), (10, 0.00796, 0.8216), (30, 0.00013, 0.9775)])
 def test_table_16(epoch, lr, momentum):
     found = physics.cosine_lr(epoch, 30, 0.01, 1e-4)
     assert found == pytest.approx(lr, abs=5.1e-6)
@@ -87,9 +83,7 @@ def test_cosine_lr_is_torch_stepped_at_the_end_of_every_epoch():
         seen.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
-    assert seen == pytest.approx(
-        [physics.cosine_lr(epoch, 30, 0.1, 1e-4) for epoch in range(1, 32)], rel=1e-9
-    )
+    assert seen == pytest.approx([physics.cosine_lr(epoch, 30, 0.1, 1e-4) for epoch in range(1, 32)], rel=1e-9)
 
 
 def test_the_edge_of_the_critical_band_belongs_to_it():
@@ -177,6 +171,25 @@ def test_walked_quadratic_settles_fastest_where_theory_says(nesterov):
         assert steps == pytest.approx(physics.settling_time(mu, lr, curvature, 1e-6, form), rel=0.1)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_torchs_sgd_on_a_spectrum_settles_fastest_where_theory_says(nesterov):
+    lr, curvatures, steps = 0.1, torch.tensor([0.05, 0.3, 1.0, 4.0], dtype=torch.float64), 1200
+    grid = [0.8 + 0.01 * i for i in range(18)]
+    params = [torch.nn.Parameter(torch.ones(4, dtype=torch.float64)) for _ in grid]
+    groups = [{"params": [p], "momentum": mu} for p, mu in zip(params, grid, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=nesterov)
+    distances = np.empty((steps, len(grid)))
+    for step in range(steps):
+        for i, p in enumerate(params):
+            distances[step, i] = p.detach().abs().max()
+            p.grad = curvatures * p.detach()
+        optimizer.step()
+    times = [recurrence.steps_to(1e-6, distances[:, i]) for i in range(len(grid))]
+    critical = critical_momentum(lr, 0.05, "nesterov" if nesterov else "exact")
+    assert max(times) < steps
+    assert critical - 0.01 <= grid[int(np.argmin(times))] <= critical + 0.02
+
+
 def test_settling_time_of_the_extremes():
     assert physics.settling_time(0.0, 1.0) == 0
     assert physics.settling_time(0.5, 3.5) == math.inf
@@ -229,9 +242,7 @@ def test_numbers_arrays_and_tensors_alike(function):
 @pytest.mark.parametrize("lr", [0, -0.1, math.nan, math.inf, np.array([0.1, -0.1]), torch.tensor([-0.1])])
 def test_lr_must_be_positive_and_finite(lr):
     for call in (critical_momentum, lambda x: regime(0.9, x), lambda x: physics.effective_lr(x, 0.9)):
-        with pytest.raises(
-            InvalidArgumentError, match=r"lr must be positive and finite, got (0$|-0\.1|nan|inf)"
-        ):
+        with pytest.raises(InvalidArgumentError, match=r"lr must be positive and finite, got (0$|-0\.1|nan|inf)"):
             call(lr)
 
 

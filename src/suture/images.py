@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from suture.errors import DataError
@@ -41,8 +41,15 @@ class ImageFormat:
                 f"--mean has {len(self.mean)} and --std {len(self.std)} values; give one each for grey pictures "
                 "or three each for RGB"
             )
-        if min(self.std) <= 0:
-            raise DataError(f"--std must be positive, not {min(self.std)}")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise DataError(
+                f"--mean must lie between 0 and 1, not {','.join(f'{value:g}' for value in self.mean)}; values for "
+                "pixels from 0 to 255 are to be divided by 255, those of --std too"
+            )
+        if not all(0 < value < float("inf") for value in self.std):
+            raise DataError(f"--std must be positive, not {','.join(f'{value:g}' for value in self.std)}")
+        if self.size is not None and self.size < 1:
+            raise DataError(f"--size must be at least 1, not {self.size}")
 
     @property
     def mode(self) -> str:
@@ -87,15 +94,30 @@ def decode(data: bytes, image: ImageFormat) -> NDArray[np.uint8]:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of palettes and metadata; a picture is readable or it is not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
-                picture = opened.convert(image.mode)
+                picture = _eight_bit(opened).convert(image.mode)
+    except UnidentifiedImageError as error:  # its text is an address in memory
+        raise DataError("its content is no picture" if data else "it is empty") from error
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
         raise DataError(str(error) or type(error).__name__) from error
     if image.size is not None and picture.size != (image.size, image.size):
         picture = picture.resize((image.size, image.size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """A picture of 16 bits per pixel scaled to 8; Pillow itself would make almost all of it white."""
+    if picture.mode == "F":
+        raise DataError("its pixels are fractions without a known range; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -112,12 +134,9 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def __init__(self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False) -> None:
         self.path, self.image = Path(path), image
-        listed, empty, self._read = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
-        labelled = _classes_of(listed, self.path)
+        names, folders, self._read = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
+        labelled = _classes_of(names, folders, self.path)
         self.classes = sorted({label for _, label in labelled})
-        missing = sorted(empty - set(self.classes))
-        if missing:
-            raise DataError(f"the class folder '{missing[0]}' of {self.path} holds no picture; fill or remove it")
         self.names: list[str] = []
         self.targets: list[int] = []
         self.skipped: list[str] = []
@@ -164,24 +183,24 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return self.image.normalise(self.pixels(i)), self.targets[i]
 
 
-Listing = tuple[list[str], set[str], Callable[[str], bytes]]
+Listing = tuple[list[str], list[str], Callable[[str], bytes]]
 
 
 def _open_directory(path: Path) -> Listing:
-    """Names of the pictures below a directory, names of its folders, and how to read one."""
-    names = sorted(
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    folders = {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    return names, folders, lambda name: _bounded(path / name)
+    """Names of the pictures below a directory, names of the folders, and how to read a picture."""
+    below = sorted((entry, entry.relative_to(path).as_posix()) for entry in path.rglob("*"))
+    pictures = [name for entry, name in below if _is_picture(name) and entry.is_file()]
+    folders = [name for entry, name in below if not _is_hidden(name) and entry.is_dir()]
+    return pictures, folders, lambda name: _bounded(path / name)
 
 
 def _bounded(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST_FILE:
-        raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
-    return path.read_bytes()
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
 
 
 def _open_zip(path: Path) -> Listing:
@@ -189,13 +208,12 @@ def _open_zip(path: Path) -> Listing:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is neither a folder of class folders nor a zip of one ({error})") from error
-    names = sorted(
-        entry.filename
-        for entry in archive.infolist()
-        if PurePosixPath(entry.filename).suffix.lower() in SUFFIXES
-        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(entry.filename).parts)
-    )
+        hint = f"; for a function in it write {path}:NAME" if path.suffix == ".py" else ""
+        raise DataError(f"{path} is neither a folder of class folders nor a zip of one ({error}{hint})") from error
+    names = sorted(entry.filename for entry in archive.infolist())
+    outside = next((name for name in names if {"..", "/"} & set(PurePosixPath(name).parts)), None)
+    if outside is not None:
+        raise DataError(f"'{outside}' of {path} lies outside the archive; make the zip again from its folder")
 
     def read(name: str) -> bytes:
         if archive.getinfo(name).file_size > LARGEST_FILE:
@@ -205,10 +223,20 @@ def _open_zip(path: Path) -> Listing:
         except Exception as error:  # broken members raise zlib, zip and runtime errors alike
             raise DataError(str(error)) from error
 
-    return names, set(), read
+    folders = [name for name in names if name.endswith("/") and not _is_hidden(name)]
+    return [name for name in names if _is_picture(name)], folders, read
 
 
-def _classes_of(names: list[str], path: Path) -> list[tuple[str, str]]:
+def _is_hidden(name: str) -> bool:
+    """What systems and editors leave behind: ``.ipynb_checkpoints``, ``__MACOSX``, ``._picture.png``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith("/") and not _is_hidden(name)
+
+
+def _classes_of(names: list[str], folders: list[str], path: Path) -> list[tuple[str, str]]:
     """(name, class) of every picture: the first folder below what all names share."""
     parts = [PurePosixPath(name).parts for name in names]
     if not names:
@@ -225,4 +253,9 @@ def _classes_of(names: list[str], path: Path) -> list[tuple[str, str]]:
             f"{path} holds the folders {', '.join(sorted(set(labels)))}, which are splits and not classes; give "
             "one of them, or each with --diagnose, --repair and --verify"
         )
+    shared = parts[0][:depth]
+    beside = (p[depth] for p in (PurePosixPath(folder).parts for folder in folders) if p[:-1] == shared)
+    missing = sorted(set(beside) - set(labels))
+    if missing:
+        raise DataError(f"the class folder '{missing[0]}' of {path} holds no picture; fill or remove it")
     return list(zip(names, labels, strict=True))

@@ -182,9 +182,7 @@ def check_number(
 def one_plus_squares(tensors: Tensors, factor: float) -> Tensors:
     """1 + factor · t² for each tensor, in as few passes as the device's kernels allow."""
     if tensors[0].device.type == "cpu":  # one pass: the 1 is broadcast
-        return list(
-            torch._foreach_addcmul([tensors[0].new_ones(())] * len(tensors), tensors, tensors, factor)
-        )
+        return list(torch._foreach_addcmul([tensors[0].new_ones(())] * len(tensors), tensors, tensors, factor))
     squares = list(torch._foreach_mul(tensors, tensors))  # elsewhere that would be a launch per tensor
     torch._foreach_mul_(squares, factor)
     torch._foreach_add_(squares, 1)

@@ -161,11 +161,7 @@ class IKFAD(SplittingOptimizer):
         """
         if which not in ("friction", "xi"):
             raise UnknownNameError(f"no friction is called '{which}'; {suggest(which, ['friction', 'xi'])}")
-        named = (
-            named_parameters.named_parameters()
-            if isinstance(named_parameters, nn.Module)
-            else named_parameters
-        )
+        named = named_parameters.named_parameters() if isinstance(named_parameters, nn.Module) else named_parameters
         values = {}
         for name, p in named:
             kept = self.state[p].get(which) if p in self.state else None

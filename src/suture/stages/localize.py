@@ -10,7 +10,7 @@ from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.localizers import DEFAULT, LOCALIZERS, RULES, Evidence, gather
 from suture.localizers.nulls import matched, reinitialised
-from suture.stages.result import Result, Rows, Scores, Table
+from suture.stages.result import GAIN, Gains, Result, Scores, Table
 from suture.tasks import Outcomes, evaluate
 
 RANDOM_INITS = 3  # networks over which the null at random initialisation is averaged
@@ -37,7 +37,7 @@ class Localization(Result, stage="localize", schema=1):
     scores: Scores
     null_correct: Scores
     null_random: Scores
-    pays: Rows = field(default_factory=lambda: pd.DataFrame(columns=["gain", "low", "high"], dtype=float))
+    pays: Gains = field(default_factory=lambda: pd.DataFrame(columns=GAIN, dtype=float))
     flagged: list[str]
     top: str | None
     rule: str

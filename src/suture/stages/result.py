@@ -51,20 +51,21 @@ def _scores_from_json(data: Any) -> pd.DataFrame:
     return pd.DataFrame({column: pd.Series(values, dtype=float) for column, values in data.items()}, index=rows)
 
 
-def _rows_to_json(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+def _gains_to_json(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return _scores_to_json(table.T)
 
 
-def _rows_from_json(data: Any) -> pd.DataFrame:
-    return data if isinstance(data, pd.DataFrame) else _scores_from_json(data).T
+def _gains_from_json(data: Any) -> pd.DataFrame:
+    return data if isinstance(data, pd.DataFrame) else _scores_from_json(data).T.reindex(columns=GAIN)
 
 
+GAIN = ["gain", "low", "high"]
 Table = Annotated[pd.DataFrame, BeforeValidator(_table_from_json), PlainSerializer(_table_to_json)]
 """Rows of mixed columns."""
 Scores = Annotated[pd.DataFrame, BeforeValidator(_scores_from_json), PlainSerializer(_scores_to_json)]
 """Index group, a column per localizer; in JSON {localizer: {group: x}}."""
-Rows = Annotated[pd.DataFrame, BeforeValidator(_rows_from_json), PlainSerializer(_rows_to_json)]
-"""Index group, columns of numbers; in JSON {group: {column: x}}."""
+Gains = Annotated[pd.DataFrame, BeforeValidator(_gains_from_json), PlainSerializer(_gains_to_json)]
+"""Index group, columns gain, low, high; in JSON {group: {"gain", "low", "high"}}."""
 
 
 class Result:

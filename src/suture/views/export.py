@@ -1,0 +1,72 @@
+"""A run for other programs and for pull requests: JSON and Markdown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from suture.rundir import STAGES
+from suture.stages.verify import Verification
+from suture.views import diagnose, localize, scan, treat, verify
+from suture.views.grid import Grid, escaped
+from suture.views.run import Finished, identity, read_run
+
+
+def to_json(run: str | Path) -> dict[str, Any]:
+    """What was asked and the result of every finished stage, as plain data.
+
+    Raises:
+        RunError: it is no run directory, or a stage is damaged.
+    """
+    finished = read_run(run)
+    results = {name: getattr(finished, name) for name in STAGES}
+    return {"case": finished.case} | {name: result.to_dict() for name, result in results.items() if result}
+
+
+def markdown(run: str | Path) -> str:
+    """A summary of a run: the verdict, then the tables.
+
+    Raises:
+        RunError: it is no run directory, or a stage is damaged.
+    """
+    done = read_run(run)
+    lines = [f"# {escaped(done.title)}", "", *_verdict(done.verify)]
+    for title, sentences, grids in _chapters(done):
+        tables = [grid.markdown() for grid in grids if grid]
+        if tables or sentences:
+            lines += [f"## {title}", "", *([escaped(" ".join(sentences)), ""] if sentences else []), *tables]
+    return "\n".join(lines)
+
+
+def _verdict(verification: Verification | None) -> list[str]:
+    if verification is None:
+        return ["Not verified yet.", ""]
+    n = verify.headline(verification)
+    said = (
+        f"Accuracy {n['accuracy']} ({n['change']}); fixed : broken {n['ratio']}; net {n['net']} ({n['interval']}); "
+        f"p = {n['p']}."
+    )
+    warnings = [
+        "Optimistic: these examples were diagnosed too." if verification.optimistic else "",
+        f"These examples were looked at {verification.looks} times." if verification.looks > 1 else "",
+    ]
+    return [f"**{escaped(verification.sentence)}**", "", escaped(" ".join([said, *filter(None, warnings)])), ""]
+
+
+def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
+    """Title, sentences and tables of what is there."""
+    yield "What was asked", [], [identity(done)]
+    if done.scan:
+        yield "Scan", [], [scan.grid(done.scan)]
+    if done.localize:
+        yield (
+            "Localize",
+            localize.findings(done.localize),
+            [localize.grid(done.localize)] if done.localize.n_errors else [],
+        )
+    if done.diagnose:
+        yield "Diagnose", [], [diagnose.grid(done.diagnose)]
+    if done.treat:
+        yield "Treat", [f"{done.treat.note}."], [treat.tried(done.treat), treat.cost(done.treat)]
+    if done.verify:
+        v = done.verify
+        yield "Verify", [], [verify.grid(v), verify.targeted(v, done.diagnose), verify.per_class(v)]

@@ -1,0 +1,166 @@
+"""Splits: disjoint by content, stratified, reproducible; and what a case refuses."""
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from suture.case import Case, content_hash, stratified
+from suture.errors import DataError, InvalidArgumentError, SplitOverlapError
+from suture.patch import base_sha256, canonical_state
+from tests import toys
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=120),
+    st.integers(0, 5),
+)
+def test_parts_are_a_partition_in_which_copies_stay_together(examples: list[tuple[int, int]], seed: int) -> None:
+    hashes, strata = [str(h) for h, _ in examples], [s for _, s in examples]
+    parts = stratified(hashes, strata, [0.2, 0.4, 0.4], seed)
+    assert sorted(i for part in parts for i in part) == list(range(len(examples)))
+    contents = [{hashes[i] for i in part} for part in parts]
+    assert sum(map(len, contents)) == len(set(hashes))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.integers(0, 5))
+def test_every_part_gets_its_share_of_every_class_up_to_rounding(strata: list[int], seed: int) -> None:
+    shares = [0.2, 0.4, 0.4]
+    parts = stratified([str(i) for i in range(len(strata))], strata, shares, seed)
+    for label, count in Counter(strata).items():
+        for part, share in zip(parts, shares, strict=True):
+            assert abs(sum(strata[i] == label for i in part) - share * count) <= 1
+
+
+def test_rounding_errors_do_not_add_up_over_classes() -> None:
+    # 300 classes of two: whole-number rounding class by class would leave one part empty.
+    strata = [i // 2 for i in range(600)]
+    parts = stratified([str(i) for i in range(600)], strata, [0.2, 0.4, 0.4], seed=0)
+    assert [len(p) / 600 for p in parts] == pytest.approx([0.2, 0.4, 0.4], abs=0.05)
+
+
+def test_one_data_set_is_split_and_the_seed_says_how() -> None:
+    splits = toys.case().splits
+    sizes = {name: len(split) for name, split in splits.items()}
+    assert sizes == {"diagnose": 120, "repair": 180, "select": 60, "verify": 240}
+    assert toys.case().splits["verify"].indices == splits["verify"].indices
+    assert toys.case(seed=1).splits["verify"].indices != splits["verify"].indices
+    for label in range(3):
+        assert splits["select"].strata.count(label) == 20
+
+
+def test_under_protocol_paper_verify_is_diagnose_and_repair_is_disjoint() -> None:
+    splits = toys.case(protocol="paper").splits
+    assert splits["verify"].indices == splits["diagnose"].indices
+    assert len(splits["verify"]) == 360
+    assert not set(splits["verify"].indices) & set(splits["repair"].indices + splits["select"].indices)
+
+
+def test_the_model_given_is_copied() -> None:
+    model = toys.network().train()
+    before = copy.deepcopy(model.state_dict())
+    case = Case(model, toys.data())
+    with torch.no_grad():
+        for p in case.model.parameters():
+            p.zero_()
+    assert model.training
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_three_splits_given_by_hand() -> None:
+    data = toys.data()
+    case = Case(toys.network(), diagnose=data[:100], repair=data[100:300], verify=data[300:])
+    assert {n: len(s) for n, s in case.splits.items()} == {
+        "diagnose": 100, "repair": 150, "select": 50, "verify": 300,
+    }  # fmt: skip
+    as_dict = Case(toys.network(), {"diagnose": data[:100], "repair": data[100:300], "verify": data[300:]})
+    assert as_dict.fingerprint == case.fingerprint
+
+
+def test_an_example_in_two_splits_is_refused_whatever_its_label() -> None:
+    data = toys.data()
+    copied = (data[3][0].clone(), (data[3][1] + 1) % 3)
+    with pytest.raises(SplitOverlapError, match=r"1 inputs of 'verify' also stand in 'diagnose'.*example 3"):
+        Case(toys.network(), diagnose=data[:100], repair=data[100:300], verify=[*data[300:], copied])
+
+
+def test_copies_inside_one_data_set_stay_on_one_side() -> None:
+    data = toys.data()
+    case = Case(toys.network(), [*data, *data[:200]])
+    hashes = {name: set(split.hashes) for name, split in case.splits.items()}
+    assert sum(map(len, hashes.values())) == len(set().union(*hashes.values())) == 600
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "no data"),
+        ({"data": []}, "is empty"),
+        ({"data": 3}, "length and indexing"),
+        ({"data": [torch.zeros(2)] * 4}, "not a pair"),
+        ({"data": toys.data()[:1]}, "too few examples"),
+        ({"data": toys.data(), "verify": toys.data()}, "not both"),
+        ({"data": {"diagnose": toys.data(), "train": toys.data()}}, "no split 'train'"),
+        ({"protocol": "paper", "diagnose": toys.data(), "verify": toys.data()}, "verify is diagnose"),
+        ({"data": [(object(), 0)] * 4}, "cannot be compared"),
+    ],
+    ids=["nothing", "empty", "number", "singles", "few", "both", "name", "paper", "opaque"],
+)
+def test_unusable_data(options: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Case(toys.network(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"protocol": "papre"}, "papre"), ({"device": "tpu9"}, "tpu9"), ({"batch_size": 0}, "at least 1")],
+    ids=["protocol", "device", "batch"],
+)
+def test_unusable_options(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        toys.case(**options)
+
+
+def test_a_case_to_verify_a_patch_needs_nothing_else() -> None:
+    case = Case(toys.network(), verify=toys.data())
+    assert len(case.splits["verify"]) == 600
+    with pytest.raises(DataError, match="'diagnose'"):
+        case.splits["diagnose"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"groups": "tensor"}, {"protocol": "paper"}, {"classes": ["a", "b", "c"]}, {"batch_size": 64}],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_changes_with_what_results_depend_on(change: dict[str, object]) -> None:
+    assert toys.case(**change).fingerprint != toys.case().fingerprint
+
+
+def test_the_fingerprint_is_stable_and_knows_the_weights() -> None:
+    assert toys.case().fingerprint == toys.case().fingerprint
+    assert toys.case().weights_sha256 == base_sha256(canonical_state(toys.network()))
+    assert Case(toys.untrained(), toys.data()).fingerprint != toys.case().fingerprint
+
+
+def test_content_hashes_see_values_types_and_nesting() -> None:
+    things = [
+        torch.zeros(2), torch.zeros(2, 1), torch.zeros(2, dtype=torch.float64), np.zeros(2), {"a": 1}, {"a": "1"},
+        {"b": 1}, [1, [2]], [[1], 2], "x", b"x", None, True, 1, 1.0, toys.Text(torch.zeros(1), torch.ones(1)),
+    ]  # fmt: skip
+    assert len({content_hash(thing) for thing in things}) == len(things)
+    assert content_hash({"a": 1, "b": torch.ones(2)}) == content_hash({"b": torch.ones(2), "a": 1})
+
+
+def test_pictures_are_there_only_for_pictures(toy_case: Case) -> None:
+    assert toy_case.pictures("diagnose", [0, 1]) is None
+    pictures = [(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(i)), i % 2) for i in range(20)]
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    drawn = Case(model, pictures).pictures("verify", [0, 2])
+    assert drawn is not None
+    assert drawn.shape == (2, 8, 8, 3)
+    assert drawn.dtype == np.uint8

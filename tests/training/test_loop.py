@@ -1,0 +1,142 @@
+"""The loop ends where an undisturbed one does, and stops before it does harm."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from suture.patch import same_bits
+from suture.tasks import Classification
+from suture.training import Augment, Checkpoints, Recipe, train
+from suture.training.loop import TrainingRun
+from tests import toys
+
+RECIPE = Recipe(epochs=4, batch_size=32, lr=0.05, augment=Augment(pad=0, flip=False))
+
+
+class Dropping(toys.Net):
+    """The toy network with dropout, so that random numbers matter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.2, self.training))
+
+
+def run(model: nn.Module, *, stop_after: int | None = None, recipe: Recipe = RECIPE, **options: Any) -> TrainingRun:
+    class Killed(Exception):
+        pass
+
+    def after_epoch(epoch: int, _: nn.Module) -> dict[str, float]:
+        if stop_after is not None and epoch > stop_after:
+            raise Killed
+        return {}
+
+    optimizer, schedules = recipe.optimizer(model.parameters())
+    try:
+        return train(
+            model, toys.points(103, seed=1), Classification(), optimizer, schedules, epochs=recipe.epochs,
+            batch_size=recipe.batch_size, seed=3, device=torch.device("cpu"), after_epoch=after_epoch, **options,
+        )  # fmt: skip
+    except Killed:
+        return TrainingRun(torch.empty(0))  # type: ignore[arg-type]
+
+
+def fresh() -> nn.Module:
+    torch.manual_seed(5)
+    return Dropping()
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_training_that_was_killed_ends_like_an_undisturbed_one(tmp_path: Path, stop_after: int) -> None:
+    undisturbed = fresh()
+    history = run(undisturbed).history
+    checkpoints = Checkpoints(tmp_path, "key")
+    run(fresh(), stop_after=stop_after, checkpoints=checkpoints)
+    resumed = fresh()
+    torch.manual_seed(99)  # what other code drew does not matter
+    again = run(resumed, checkpoints=checkpoints).history
+    assert all(same_bits(a, b) for a, b in zip(undisturbed.state_dict().values(), resumed.state_dict().values()))
+    columns = ["epoch", "lr", "momentum", "loss", "accuracy"]
+    assert again[columns].equals(history[columns])
+    assert len(list(tmp_path.iterdir())) == 1
+    checkpoints.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_another_key_and_broken_ones_are_not_resumed_from(tmp_path: Path) -> None:
+    run(fresh(), stop_after=2, checkpoints=Checkpoints(tmp_path, "one"))
+    (tmp_path / "checkpoint-0009.safetensors").write_bytes(b"half a file")
+    expected, found = fresh(), fresh()
+    run(expected)
+    history = run(found, checkpoints=Checkpoints(tmp_path, "other")).history
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert all(same_bits(a, b) for a, b in zip(expected.state_dict().values(), found.state_dict().values()))
+
+
+def test_the_history_follows_table_16() -> None:
+    # Surgical correction: cosine from 0.01 to 1e-4 over 30 epochs, critical momentum.
+    history = run(fresh(), recipe=Recipe(batch_size=128)).history.set_index("epoch")
+    for epoch, lr, momentum in [(1, 0.01, 0.8), (10, 0.00796, 0.8216), (20, 0.00304, 0.8898), (30, 0.00013, 0.9775)]:
+        assert history.loc[epoch, "lr"] == pytest.approx(lr, abs=6e-6)
+        assert history.loc[epoch, "momentum"] == pytest.approx(momentum, abs=6e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_at_the_last_good_epoch() -> None:
+    model = fresh()
+    good: dict[str, Tensor] = {}
+
+    class Explodes(Classification):
+        calls = 0
+
+        def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+            Explodes.calls += 1
+            if Explodes.calls == 7:  # in the second epoch of four batches
+                return super().losses(outputs, batch) * float("nan")
+            if Explodes.calls == 5:
+                good.update({n: t.clone() for n, t in model.state_dict().items() if "norm" not in n})
+            return super().losses(outputs, batch)
+
+    optimizer, schedules = RECIPE.optimizer(model.parameters())
+    found = train(
+        model, toys.points(103, seed=1), Explodes(), optimizer, schedules, epochs=4, batch_size=32, seed=3,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert found.stopped is not None
+    assert "epoch 2" in found.stopped
+    assert found.history["epoch"].tolist() == [1]
+    assert all(torch.equal(t, good[n]) for n, t in model.state_dict().items() if n in good)
+    assert not model.training
+
+
+def test_frozen_parameters_and_modules_in_eval_mode_stay_bit_by_bit() -> None:
+    model = fresh()
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.startswith("last"))
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    optimizer, schedules = RECIPE.optimizer(p for p in model.parameters() if p.requires_grad)
+    train(
+        model, toys.points(103, seed=1), Classification(), optimizer, schedules, epochs=2, batch_size=32, seed=3,
+        device=torch.device("cpu"), mode=nn.Module.eval,
+    )  # fmt: skip
+    changed = {n for n, t in model.state_dict().items() if not same_bits(t, before[n])}
+    assert changed == {"last.weight", "last.bias"}
+
+
+def test_gradients_are_clipped() -> None:
+    model = nn.Linear(2, 3)
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    wrong = int(model(torch.tensor([[1e4, 1e4]])).argmin())
+    examples = [(torch.tensor([1e4, 1e4]), wrong)]
+    train(
+        model, examples, Classification(), optimizer, [], epochs=1, batch_size=1, seed=0,
+        device=torch.device("cpu"), clip=0.5,
+    )  # fmt: skip
+    # A wrong answer on so large an input asks for a step of ten thousand.
+    assert float((model.weight.detach() - before).norm()) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_last_batch_of_one_does_not_break_batchnorm() -> None:
+    history = run(fresh(), recipe=RECIPE.model_copy(update={"batch_size": 51})).history  # 103 = 2 * 51 + 1
+    assert len(history) == 4
