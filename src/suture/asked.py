@@ -1,8 +1,8 @@
 """What the command line was asked, as data: enough to build the same case again."""
 
 from pathlib import Path
-from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from suture.case import Case
@@ -49,17 +49,20 @@ class Asked(BaseModel):
         """The same with absolute paths, so that the run can be continued from any directory."""
         paths = {
             field: _absolute(getattr(self, field))
-            for field in ("model", "weights", "data", "diagnose", "repair", "verify", "reference", "task")
+            for field in ("weights", "data", "diagnose", "repair", "verify", "reference")
         }
+        paths |= {field: _absolute_source(getattr(self, field)) for field in ("model", "task")}
         return self.model_copy(update=paths)
 
     def case(self) -> Case:
-        """Load everything that is named.
+        """Load everything that is named; weights that no file gives are drawn from the seed.
 
         Raises:
             SutureError: something is missing, unreadable or does not fit.
         """
-        model = load_model(self.model, self.weights)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            model = load_model(self.model, self.weights)
         image = self.image
         data = {
             name: load_data(path, image, skip_bad=self.skip_bad)
@@ -82,11 +85,14 @@ class Asked(BaseModel):
         )
 
 
-def _absolute(text: Any) -> Any:
-    """``FILE.py:NAME`` and paths made absolute; names of modules and tasks stay."""
-    if text is None:
-        return None
+def _absolute(text: str | None) -> str | None:
+    """Paths and ``FILE.py:NAME`` made absolute; names of modules stay."""
+    if text is None or not Path(text).exists():
+        return text and _absolute_source(text)
+    return str(Path(text).resolve())
+
+
+def _absolute_source(text: str) -> str:
+    """``FILE.py:NAME`` made absolute; names of modules and tasks stay, whatever folders are called."""
     path, colon, name = text.rpartition(":")
-    if colon and path.endswith(".py"):
-        return f"{Path(path).resolve()}:{name}"
-    return str(Path(text).resolve()) if Path(text).exists() else text
+    return f"{Path(path).resolve()}:{name}" if colon and path.endswith(".py") else text

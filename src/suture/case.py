@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from suture import groups as grouping
-from suture.errors import DataError, InvalidArgumentError, SplitOverlapError
+from suture.errors import DataError, InvalidArgumentError, SplitOverlapError, SutureError
 from suture.images import ImageFormat, pixels_of
 from suture.loading import load_data, load_task
 from suture.patch import base_sha256, canonical_state
 from suture.progress import track
+from suture.registry import suggest
 from suture.rundir import fingerprint
 from suture.tasks import Task
 
@@ -29,6 +30,7 @@ SPLITS = ("diagnose", "repair", "select", "verify")
 SHARES = {"diagnose": 0.2, "repair": 0.4, "verify": 0.4}  # of one data set
 SELECT = 0.25  # of repair
 PROTOCOLS = ("split", "paper")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 class Split(Sequence[Any]):
@@ -87,11 +89,19 @@ class _Index:
         self.hashes: list[str] = []
         self.strata: list[int | None] = []
         for i in track(range(len(data)), f"indexing {name}"):
-            example = self.data[i]
+            example = self._example(i, name)
             if not isinstance(example, tuple | list) or len(example) != 2:
                 raise DataError(f"example {i} of {name} is {type(example).__name__}, not a pair (input, target)")
             self.hashes.append(content_hash(example[0]))
             self.strata.append(_stratum(example[1]))
+
+    def _example(self, i: int, name: str) -> Any:
+        try:
+            return self.data[i]
+        except SutureError:
+            raise
+        except Exception as error:  # a stranger's data set may raise anything
+            raise DataError(f"reading example {i} of {name} failed: {type(error).__name__}: {error}") from error
 
 
 class Case:
@@ -143,7 +153,7 @@ class Case:
         batch_size: int = 128,
     ) -> None:
         if protocol not in PROTOCOLS:
-            raise InvalidArgumentError(f"--protocol is 'split' or 'paper', not '{protocol}'")
+            raise InvalidArgumentError(f"no protocol is called '{protocol}'; {suggest(protocol, list(PROTOCOLS))}")
         if batch_size < 1:
             raise InvalidArgumentError(f"--batch-size must be at least 1, not {batch_size}")
         self.device = _device(device)
@@ -226,6 +236,8 @@ def _stratum(target: Any) -> int | None:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in DEVICES:
+        raise InvalidArgumentError(f"no device is called '{name}'; {suggest(name, list(DEVICES))}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -330,6 +342,8 @@ def _class_names(given: Mapping[str, Any], classes: Sequence[str] | None) -> lis
                 raise DataError(
                     f"'{name}' lacks the class folder '{missing[0]}' that '{other}' has; add it or remove it"
                 )
+            if names != others:
+                raise DataError(f"'{name}' and '{other}' have the same classes in another order; labels must agree")
     if classes is not None:
         return [str(c) for c in classes]
     return next(iter(named.values()), None)

@@ -67,6 +67,8 @@ def _history(table: pd.DataFrame, source: str) -> History:
     if picked["lr"].isna().any():
         row = int(picked["lr"].isna().to_numpy().argmax())
         raise DataError(f"{source}: the learning rate of row {row + 1} is no number")
+    if (picked["lr"] < 0).any():
+        raise DataError(f"{source}: the learning rate {picked['lr'].min():g} is negative")
     if "epoch" not in picked:
         picked.insert(0, "epoch", range(1, len(picked) + 1))
     assumed = None

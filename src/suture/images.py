@@ -1,6 +1,7 @@
 """Pictures as data: how pixels become inputs, and image folders read with Pillow alone."""
 
 import io
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -188,10 +189,19 @@ Listing = tuple[list[str], list[str], Callable[[str], bytes]]
 
 def _open_directory(path: Path) -> Listing:
     """Names of the pictures below a directory, names of the folders, and how to read a picture."""
-    below = sorted((entry, entry.relative_to(path).as_posix()) for entry in path.rglob("*"))
-    pictures = [name for entry, name in below if _is_picture(name) and entry.is_file()]
-    folders = [name for entry, name in below if not _is_hidden(name) and entry.is_dir()]
-    return pictures, folders, lambda name: _bounded(path / name)
+    pictures: list[str] = []
+    folders: list[str] = []
+    seen: set[str] = set()
+    for folder, inside, files in os.walk(path, followlinks=True):
+        below, real = Path(folder).relative_to(path), os.path.realpath(folder)
+        if _is_hidden(below.as_posix()) or real in seen:  # links may lead in circles
+            inside.clear()
+            continue
+        inside.sort()
+        seen.add(real)
+        folders.append(below.as_posix())
+        pictures += [(below / file).as_posix() for file in files if _is_picture(file)]
+    return sorted(pictures), sorted(folders), lambda name: _bounded(path / name)
 
 
 def _bounded(path: Path) -> bytes:
@@ -254,8 +264,8 @@ def _classes_of(names: list[str], folders: list[str], path: Path) -> list[tuple[
             "one of them, or each with --diagnose, --repair and --verify"
         )
     shared = parts[0][:depth]
-    beside = (p[depth] for p in (PurePosixPath(folder).parts for folder in folders) if p[:-1] == shared)
-    missing = sorted(set(beside) - set(labels))
+    beside = {p[-1] for p in (PurePosixPath(folder).parts for folder in folders) if p and p[:-1] == shared}
+    missing = sorted(beside - set(labels))
     if missing:
         raise DataError(f"the class folder '{missing[0]}' of {path} holds no picture; fill or remove it")
     return list(zip(names, labels, strict=True))

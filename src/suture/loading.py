@@ -1,14 +1,18 @@
 """The one door for other people's files: code by name, weights without code, data as folders or zips."""
 
+import contextlib
 import importlib
 import importlib.util
+import pickletools
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import IO, Any, TypeVar
 
 import safetensors
 import torch
@@ -32,6 +36,10 @@ from suture.tasks import TASKS, Task
 
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+HARMLESS = re.compile(r"collections\.OrderedDict$|torch\._utils\.|torch\.\w+Storage$")  # what tensors need
+LEGACY_PICKLES = 4  # that a torch file before 1.6 begins with
+
+T = TypeVar("T")
 
 
 def load_object(spec: str) -> Any:
@@ -45,7 +53,10 @@ def load_object(spec: str) -> Any:
     where, colon, name = spec.rpartition(":")
     if not colon or not where or not name:
         raise InvalidArgumentError(f"'{spec}' names no object; write FILE.py:NAME or package.module:name")
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    if where.endswith(".py") and not Path(where).is_file():
+        raise MissingFileError(f"there is no file {where}")
+    load = _load_file if where.endswith(".py") else importlib.import_module
+    module = _guarded(f"importing {where}", where, lambda: load(where))
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise UnknownNameError(f"{where} has no '{name}'; {suggest(name, known)}")
@@ -58,29 +69,35 @@ def source_of(spec: str) -> str:
     return fingerprint(where.read_text()) if where.suffix == ".py" and where.is_file() else spec
 
 
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"suture_user_{path.stem}", path)
+def _load_file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"suture_user_{Path(path).stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses and pickling look their module up
-    sys.path.insert(0, str(path.resolve().parent))  # a model file may import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InvalidArgumentError(f"importing {path} failed: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
+    spec.loader.exec_module(module)
     return module
 
 
-def _load_module(name: str) -> Any:
+def _call(spec: str, function: Any) -> Any:
+    """What a stranger's function of no arguments returns."""
+    return _guarded(f"calling {spec}", spec.rpartition(":")[0], function)
+
+
+def _guarded(doing: str, where: str, do: Callable[[], T]) -> T:
+    """Run a stranger's code: it may import its neighbours, and whatever it raises becomes one sentence."""
+    neighbours = [str(Path(where).resolve().parent)] if where.endswith(".py") else []
+    sys.path[:0] = neighbours
     try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise InvalidArgumentError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+        return do()
+    except SutureError:
+        raise
+    except (Exception, SystemExit) as error:  # a script without a main guard may well exit
+        raise InvalidArgumentError(f"{doing} failed: {type(error).__name__}: {error}") from error
+    finally:
+        for folder in neighbours:
+            if folder in sys.path:
+                sys.path.remove(folder)
 
 
 def load_model(model: str | Callable[[], nn.Module] | nn.Module, weights: str | Path | None = None) -> nn.Module:
@@ -96,14 +113,11 @@ def load_model(model: str | Callable[[], nn.Module] | nn.Module, weights: str | 
         WeightsMismatchError: tensors missing, unexpected or misshapen.
     """
     build = load_object(model) if isinstance(model, str) else model
-    try:
-        network = build if isinstance(build, nn.Module) else build()
-    except SutureError:
-        raise
-    except Exception as error:
-        raise InvalidArgumentError(f"calling {model} failed: {type(error).__name__}: {error}") from error
+    network = build if isinstance(build, nn.Module) else _call(str(model), build)
     if not isinstance(network, nn.Module):
-        raise InvalidArgumentError(f"{model} gave {type(network).__name__} and no torch.nn.Module")
+        raise InvalidArgumentError(
+            f"{model} gave {type(network).__name__} and no torch.nn.Module; name a function that returns the network"
+        )
     if weights is not None:
         load_weights(network, load_checkpoint(weights, names=set(network.state_dict())))
     return network.eval()
@@ -113,7 +127,7 @@ def load_task(spec: str | Task) -> Task:
     """A task by its name or as ``FILE.py:Class``."""
     if not isinstance(spec, str):
         return spec
-    task = load_object(spec)() if ":" in spec else TASKS[spec]()
+    task = _call(spec, load_object(spec)) if ":" in spec else TASKS[spec]()
     if not isinstance(task, Task):
         raise InvalidArgumentError(f"{spec} is no task: it needs the methods outputs, losses and verdicts")
     return task
@@ -142,11 +156,11 @@ class Checkpoint:
     def save(self, path: str | Path, state: Mapping[str, Tensor]) -> None:
         """Write other tensors of the same names in the wrapping this file has, atomically.
 
-        A path that ends in ``.safetensors`` gets plain names, as such files have no wrapping.
+        A path that ends in ``.safetensors`` gets the tensors alone, as such files know no dicts in dicts.
         """
         with replacing(Path(path)) as temporary:
             if Path(path).suffix == ".safetensors":
-                tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+                tensors = {self.prefix + name: tensor.clone().contiguous() for name, tensor in state.items()}
                 save_file(tensors, temporary, metadata=self.metadata or None)
             else:
                 torch.save(self._wrapped(state), temporary)
@@ -176,7 +190,8 @@ def load_checkpoint(path: str | Path, names: set[str] | None = None) -> Checkpoi
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"there is no weights file {path}")
+        kind = "is a folder; give the weights file in it" if path.is_dir() else "does not exist"
+        raise MissingFileError(f"the weights file {path} {kind}")
     content, metadata = _read_tensors(path)
     state, keys = content, []
     while isinstance(state, Mapping) and not _is_state(state):
@@ -198,26 +213,62 @@ def _is_state(state: Mapping[Any, Any]) -> bool:
 
 
 def _read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
-    if path.suffix == ".safetensors":
+    """Content and metadata of a file, by what it is and not by what it is called."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if not head:
+        raise DataError(f"{path} is empty; save or fetch it again")
+    pickled = head[:2] == b"PK" or (head[0] == 0x80 and head[1:2] <= b"\x05")
+    if pickled and path.suffix == ".safetensors":
+        raise UnsafeFileError(
+            f"{path} is no safetensors file but a pickle, which may hold code; it was not read. Save "
+            "model.state_dict() as safetensors and give that"
+        )
+    if path.suffix == ".safetensors" or head[8:] == b"{":
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                return load_file(path), dict(file.metadata() or {})
+            with safetensors.safe_open(path, framework="pt") as tensors:
+                return load_file(path), dict(tensors.metadata() or {})
         except (safetensors.SafetensorError, OSError) as error:
-            raise DataError(f"{path} is not readable as safetensors ({error})") from error
+            raise DataError(f"{path} is not readable as safetensors ({error}); save or fetch it again") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of a stranger's pickle is said below
             return torch.load(path, map_location="cpu", weights_only=True), {}
     except Exception as error:  # a hostile or broken file may fail in any way; none of them runs its code
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        asked = _code_in(path)
         if asked:
             raise UnsafeFileError(
-                f"{path} is a pickle that asks for {asked[1]}, which is code; it was not run. Save "
+                f"{path} is a pickle that asks for {asked}, which is code; it was not run. Save "
                 "model.state_dict() as safetensors and give that"
             ) from error
-        raise DataError(
-            f"{path} is no weights file: neither safetensors nor a file of torch.save that loads with weights_only"
-        ) from error
+        hint = "; it begins like one and may be incomplete, so fetch it again" if pickled else ""
+        raise DataError(f"{path} is no weights file: neither safetensors nor a file of torch.save{hint}") from error
+
+
+def _code_in(path: Path) -> str | None:
+    """The first name that a pickle asks for beyond tensors, read off its opcodes; none of them is carried out."""
+    with contextlib.suppress(Exception):  # what cannot be parsed names nothing
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return next(name for _ in range(LEGACY_PICKLES) for name in _globals(file) if not HARMLESS.match(name))
+        with zipfile.ZipFile(path) as archive:
+            if any("/code/" in name for name in archive.namelist()):
+                return "a TorchScript program"
+            pickles = (archive.open(name) for name in archive.namelist() if name.endswith(".pkl"))
+            return next(name for file in pickles for name in _globals(file) if not HARMLESS.match(name))
+    return None
+
+
+def _globals(file: IO[bytes]) -> Iterator[str]:
+    """``module.name`` of everything that the next pickle in a file would import."""
+    texts: list[str] = []
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(texts[-2:])
+        elif isinstance(argument, str):
+            texts.append(argument)
 
 
 def _prefix_of(keys: list[str], names: set[str] | None) -> str:
@@ -247,8 +298,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             state[name] = state[alias]
     missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
     unexpected = [name for name in state if name not in own and not name.endswith(COUNTER)]
-    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if not (missing or unexpected or shapes):
+    misfits = [name for name in own if name in state and not _fits(own[name], state[name])]
+    if not (missing or unexpected or misfits):
         model.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
         return
     kind = type(model).__name__
@@ -257,13 +308,22 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
         complaints.append(f"no tensor {_some(missing)} in {path}, which has {_tops(state)}")
     if unexpected:
         complaints.append(f"tensor {_some(unexpected)} of {path} is unknown to {kind}, which has {_tops(own)}")
-    if shapes:
-        name = shapes[0]
+    if misfits:
+        name = misfits[0]
         complaints.append(
-            f"'{name}' is {tuple(state[name].shape)} in {path} and {tuple(own[name].shape)} in {kind}"
-            + (f", and {len(shapes) - 1} more differ" if len(shapes) > 1 else "")
+            f"'{name}' is {_form(state[name])} in {path} and {_form(own[name])} in {kind}"
+            + (f", and {len(misfits) - 1} more differ" if len(misfits) > 1 else "")
         )
     raise WeightsMismatchError("; ".join(complaints) + f"; is the model of these weights really a {kind}?")
+
+
+def _fits(own: Tensor, given: Tensor) -> bool:
+    """Shapes agree and fractions meet fractions: precision may differ, but integers are no weights."""
+    return own.shape == given.shape and own.is_floating_point() == given.is_floating_point()
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _some(names: list[str]) -> str:
@@ -287,13 +347,10 @@ def load_data(path: str | Path, image: ImageFormat | None = None, *, skip_bad: b
         DataError: what is there is no data.
     """
     if ":" in str(path) and not Path(path).exists():
-        load = load_object(str(path))
-        try:
-            return load()
-        except SutureError:
-            raise
-        except Exception as error:
-            raise InvalidArgumentError(f"calling {path} failed: {type(error).__name__}: {error}") from error
+        data = _call(str(path), load_object(str(path)))
+        if data is None:
+            raise DataError(f"{path} gave nothing; it must return a data set, or a dict of the splits")
+        return data
     if not Path(path).exists():
         raise MissingFileError(f"there is no data at {path}")
     return ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)

@@ -10,6 +10,7 @@ from suture.physics import Regime, critical_momentum, regime
 from suture.stages.result import Result, Table
 
 TOLERANCE = 0.05
+SMALLEST_LR = 1e-12  # schedules may end at exactly 0, where the critical momentum tends to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ def scan(history: History | str | Path | pd.DataFrame) -> Scan:
     """
     history = history if isinstance(history, History) else load_history(history)
     table = history.table.copy()
-    table["critical"] = [float(critical_momentum(lr)) for lr in table["lr"]]
+    lr = table["lr"].to_numpy(float).clip(min=SMALLEST_LR)
+    table["critical"] = critical_momentum(lr)
     table["delta"] = table["momentum"] - table["critical"]
-    table["regime"] = [str(regime(m, lr, tol=TOLERANCE)) for m, lr in zip(table["momentum"], table["lr"], strict=True)]
+    table["regime"] = [str(each) for each in regime(table["momentum"].to_numpy(float), lr, tol=TOLERANCE)]
     counts = {str(r): int((table["regime"] == str(r)).sum()) for r in Regime}
     return Scan(epochs=table, counts=counts, source=history.source, assumed=history.assumed)

@@ -89,4 +89,4 @@ def _pipes(cells: list[str], *, raw: bool = False) -> str:
 
 def escaped(text: str) -> str:
     """Foreign text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]|~#!])", r"\\\1", escape(plain(text), quote=False))
+    return re.sub(r"([\\`*_{}\[\]|~#!$])", r"\\\1", escape(plain(text), quote=False))

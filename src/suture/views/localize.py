@@ -59,7 +59,7 @@ def figure(result: Localization, ax: Axes | None = None) -> Axes:
     more = f", {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
     name = label(result.first)
     dress(ax, title=f"Where the {name} of errors lies{more}", x=f"share of {name} (%)" if shares else name)
-    legend(ax, columns=4)
+    legend(ax, columns=2)
     return ax
 
 

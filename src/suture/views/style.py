@@ -25,19 +25,20 @@ BLUE, VERMILLION, GREEN, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00
 INK, MUTED, FAINT = "#1f2328", "#6b7280", "#d7dbe0"
 
 NAME = 34  # characters of a name on an axis
+WIDTH = 5.4  # inches: on a telephone the whole figure is still legible
 MOST = 24  # rows in a figure: more cannot be read
 
 
-def axes(width: float = 6.4, height: float = 3.2) -> Axes:
+def axes(height: float = 3.2, width: float = WIDTH) -> Axes:
     """Axes on a figure of their own, without pyplot's global state; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="white").add_subplot()
 
 
-def rows(n: int, width: float = 6.4) -> Axes:
+def rows(n: int) -> Axes:
     """Axes high enough for `n` rows of horizontal bars."""
-    return axes(width, 0.9 + 0.32 * max(n, 2))
+    return axes(0.9 + 0.32 * max(n, 2))
 
 
 def label(text: object, limit: int | None = NAME) -> str:
@@ -103,7 +104,7 @@ def svg(draw: Callable[[], Axes]) -> bytes:
 def _own_settings() -> Iterator[None]:
     import matplotlib
 
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "suture", "font.size": 10.0}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "suture", "font.size": 11.0}
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         matplotlib.rcdefaults()

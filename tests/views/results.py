@@ -1,0 +1,210 @@
+"""Results and run directories made by hand: an ordinary one, and each way in which one can be odd."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from suture.patch import Patch
+from suture.rundir import write_json
+from suture.stages.diagnose import Diagnosis
+from suture.stages.localize import Localization
+from suture.stages.result import Result
+from suture.stages.scan import Scan, scan
+from suture.stages.treat import Treatment
+from suture.stages.verify import Verification
+from suture.stats import Flips, Interval, Verdict, mcnemar, net_interval, upper_bound, wilson
+from suture.treatments import Plan
+from suture.treatments.finetune import Cost
+
+SCRIPT = "<script>document.title='ran'</script>"
+HOSTILE = [
+    SCRIPT,
+    "\"><img src=x onerror=\"document.title='ran'\">",
+    "n" * 200,
+    r"$x_$ \frac{1}{2}$ [bold]no[/] {{ 7 * 7 }} | `code`",
+    "猫 🐈 Ω\u202eesrever\x1b[31m\x01\nnext line",
+]
+UNWRITABLE = "\udcff\x00"  # a file name that is no UTF-8 gives lone surrogates
+CLASSES = ["cat", "dog", "ship"]
+
+
+def scanned(epochs: int = 12, **changes: Any) -> Scan:
+    """A scan of a cosine schedule."""
+    lr = 0.1 * (1 + np.cos(np.pi * np.arange(epochs) / epochs)) / 2 + 1e-4
+    found = scan(pd.DataFrame({"epoch": range(1, epochs + 1), "lr": lr, "momentum": 0.9}))
+    return _with(found, changes)
+
+
+def localized(groups: list[str] | None = None, **changes: Any) -> Localization:
+    """Scores of three groups; the last is on top."""
+    groups = groups or ["conv1", "layer1", "fc"]
+    n = len(groups)
+    size = np.arange(1.0, n + 1) * 100
+    norm = np.arange(1.0, n + 1)
+    scores = pd.DataFrame({"grad_norm": norm, "relative": norm / 10, "rms": norm / size**0.5}, index=groups)
+    found = Localization(
+        scores=scores, null_correct=scores / 20, null_random=scores.iloc[::-1].set_axis(groups) / 50,
+        flagged=groups[n // 2 + n % 2 :], top=groups[-1], rule="above_median", n=100, n_errors=20, n_null=20, accuracy=0.8,
+        groups={group: [f"{group}.weight"] for group in groups},
+        examples=pd.DataFrame({"right": [True, False], "loss": [0.1, 2.0], "target": [0, 1], "predicted": [0, 0]}),
+    )  # fmt: skip
+    return _with(found, changes)
+
+
+def localized_without_errors() -> Localization:
+    """What Localize says of a model that is always right."""
+    nothing = localized().scores * float("nan")
+    return localized(
+        scores=nothing, null_correct=nothing, null_random=nothing, flagged=[], top=None, n_errors=0, n_null=0, accuracy=1.0
+    )
+
+
+def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None, *, pictures: bool = True) -> Diagnosis:
+    """Each class taken for the next one."""
+    classes, groups = classes or CLASSES, groups or ["fc"]
+    n = len(classes)
+    true, predicted = classes, classes[1:] + classes[:1]
+    confusion = pd.DataFrame({"true": true, "predicted": predicted, "count": range(n + 2, 2, -1), "share": 0.5 / n})
+    pairs = confusion.assign(
+        group=[groups[i % len(groups)] for i in range(n)], score=0.5, null=0.4, ratio=[1.25] + [float("nan")] * (n - 1)
+    )
+    names = [f"{t} → {p}" for t, p in zip(true, predicted, strict=True)]
+    return Diagnosis(
+        pairs=pairs, confusion=confusion, exemplars={name: [0, 1] for name in names}, n_errors=int(confusion["count"].sum()),
+        pictures={name: noise(2, 8, 8, 1) for name in names} if pictures else {},
+    )  # fmt: skip
+
+
+def diagnosed_without_classes(n_errors: int = 5) -> Diagnosis:
+    """What Diagnose says where a task has no predictions, or a model no errors."""
+    empty = pd.DataFrame({"true": [], "predicted": [], "count": [], "share": []})
+    return Diagnosis(pairs=empty, confusion=empty, exemplars={}, n_errors=n_errors)
+
+
+def treated(groups: list[str] | None = None, **changes: Any) -> Treatment:
+    """Three epochs that were kept."""
+    base, result = "a" * 64, "b" * 64
+    found = Treatment(
+        plan=Plan(name="A"), kept="A", groups=groups or ["fc"],
+        history=pd.DataFrame({
+            "epoch": [1, 2, 3], "lr": [0.01, 0.005, 0.0001], "momentum": [0.8, 0.86, 0.98], "loss": [0.5, 0.4, 0.35],
+            "accuracy": [0.8, 0.85, 0.9], "seconds": [1.0, 1.0, 1.0],
+        }),
+        cost=Cost(3.0, 3, 300, 600, 1, 3, 4e9, 1e10),
+        tried=pd.DataFrame({"candidate": ["none", "A"], "fixed": [0, 9], "broken": [0, 2], "net": [0, 7]}),
+        note="A fixed 9 and broke 2 of 'select' and was kept",
+        patch=Patch({"fc.weight": torch.ones(3)}, base, result, "A"),
+        undo=Patch({"fc.weight": torch.zeros(3)}, result, base, "undo of A"),
+    )  # fmt: skip
+    return _with(found, changes)
+
+
+def untreated() -> Treatment:
+    """Nothing was flagged, so nothing was tried."""
+    base = "a" * 64
+    return treated(
+        kept="none", groups=[], history=pd.DataFrame(), cost=Cost(), note="no group was flagged, so there is nothing to treat",
+        tried=pd.DataFrame({"candidate": ["none"], "fixed": [0], "broken": [0], "net": [0]}),
+        patch=Patch({}, base, base, "none"), undo=Patch({}, base, base, "undo of none"),
+    )  # fmt: skip
+
+
+def verified(
+    classes: list[str] | None = None, moves: Flips | None = None, verdict: Verdict = Verdict.BETTER, **changes: Any
+) -> Verification:
+    """Before against after; by default 30 fixed and 6 broken of 200."""
+    classes = classes or CLASSES
+    m = moves or Flips(fixed=30, broken=6, both_right=144, both_wrong=20)
+    successor = classes[1:] + classes[:1]
+    gallery = [["fixed", f"{t}/1.png", t, p, t] for t, p in zip(classes, successor, strict=True)]
+    gallery += [["broken", f"{t}/2.png", t, t, p] for t, p in zip(classes, successor, strict=True)]
+    found = Verification(
+        n=m.n, accuracy_before=m.right_before / m.n, accuracy_after=m.right_after / m.n,
+        interval_before=wilson(m.right_before, m.n), interval_after=wilson(m.right_after, m.n),
+        fixed=m.fixed, broken=m.broken, net=m.net, net_interval=net_interval(m), p_value=mcnemar(m.fixed, m.broken),
+        verdict=verdict, sentence=f"{str(verdict).capitalize()}: on {m.n} unseen examples this was seen.",
+        negative_flip_rate=m.negative_flip_rate, regression_rate=m.regression_rate,
+        regression_bound=upper_bound(m.broken, m.right_before), churn=0.2, optimistic=False,
+        per_class=pd.DataFrame({
+            "class": classes, "n": 66, "before": 0.75, "after": [0.9, *[0.7] * (len(classes) - 1)], "fixed": 5, "broken": 3,
+        }),
+        pairs=pd.DataFrame({"true": classes, "predicted": successor, "before": 9, "after": 4, "change": -5}),
+        gallery=pd.DataFrame(gallery, columns=["kind", "example", "true", "before", "after"]),
+        pictures={"fixed": noise(len(classes), 8, 8, 1), "broken": noise(len(classes), 32, 32, 3)},
+    )  # fmt: skip
+    return _with(found, changes)
+
+
+def verified_without_classes() -> Verification:
+    """A task of the user's own: verdicts and nothing else."""
+    gallery = pd.DataFrame(
+        [["fixed", "example 3", None, None, None], ["broken", "example 9", None, None, None]],
+        columns=["kind", "example", "true", "before", "after"],
+    )
+    return verified(
+        per_class=pd.DataFrame(columns=["class", "n", "before", "after", "fixed", "broken"]),
+        pairs=pd.DataFrame(columns=["true", "predicted", "before", "after", "change"]),
+        gallery=gallery, pictures={}, churn=None,
+    )  # fmt: skip
+
+
+def verified_unchanged() -> Verification:
+    """After an empty patch."""
+    return verified(
+        moves=Flips(fixed=0, broken=0, both_right=180, both_wrong=20), verdict=Verdict.NO_CHANGE,
+        sentence="No measurable change: the patch is empty.", churn=0.0, net_interval=Interval(0.0, 0.0),
+        gallery=pd.DataFrame(columns=["kind", "example", "true", "before", "after"]), pictures={},
+        pairs=pd.DataFrame({"true": ["cat"], "predicted": ["dog"], "before": [9], "after": [9], "change": [0]}),
+    )  # fmt: skip
+
+
+def write_run(path: Path, *results: Result, **case: Any) -> Path:
+    """A run directory that holds the given results."""
+    write_json(path / "case.json", CASE | case)
+    for result in results:
+        result.save(path / result.stage, key="k")
+    return path
+
+
+CASE: dict[str, Any] = {
+    "schema": 1,
+    "asked": {
+        "model": "/home/somebody/net.py:build", "weights": "/home/somebody/net.safetensors", "data": "/home/somebody/photos.zip",
+        "groups": "top", "task": "classification", "seed": 42,
+    },
+    "identity": {
+        "weights": "c" * 64, "task": "classification", "groups": {"fc": ["fc.weight"]}, "protocol": "split", "seed": 42,
+    },
+    "splits": {"diagnose": 100, "repair": 150, "select": 50, "verify": 200},
+    "device": "cpu",
+    "created": "2026-01-02T03:04:05+00:00",
+    "versions": {"suture": "0.1.0", "torch": "2.9.0"},
+}  # fmt: skip
+
+
+def hostile_run(path: Path) -> Path:
+    """A run in which every name is hostile."""
+    results = (
+        scanned(source=f"/logs/{HOSTILE[0]}"),
+        localized(HOSTILE),
+        diagnosed(HOSTILE, HOSTILE),
+        treated(HOSTILE, plan=Plan(name=SCRIPT), note=SCRIPT),
+        verified(HOSTILE, optimistic=True, looks=3),
+    )
+    asked = CASE["asked"] | {"model": f"/x/{SCRIPT}", "data": HOSTILE[4] + UNWRITABLE}
+    identity = CASE["identity"] | {"task": SCRIPT, "protocol": "paper"}
+    return write_run(path, *results, asked=asked, identity=identity, device=SCRIPT)
+
+
+def noise(*shape: int) -> Any:
+    """Pictures (k, h, w, c)."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _with(result: Any, changes: dict[str, Any]) -> Any:
+    from dataclasses import replace
+
+    return replace(result, **changes)
