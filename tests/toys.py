@@ -54,7 +54,7 @@ def trained() -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Net()
-        optimizer, schedules = Recipe(lr=0.1, momentum=0.9).optimizer(model.parameters())
+        optimizer, schedules = Recipe(lr=0.1, momentum=0.9).build(model.parameters())
         train(
             model, points(300, seed=1), Classification(), optimizer, schedules,
             epochs=15, batch_size=32, seed=0, device=torch.device("cpu"),
@@ -148,7 +148,7 @@ def speaker() -> Speaker:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Speaker()
-        optimizer, schedules = Recipe(lr=1.0, momentum=0.9).optimizer(model.parameters())
+        optimizer, schedules = Recipe(lr=1.0, momentum=0.9).build(model.parameters())
         train(
             model, sentences(300, seed=1, words=9), CopyTask(), optimizer, schedules,
             epochs=10, batch_size=32, seed=0, device=torch.device("cpu"),

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suture import gradients, groups, optimizers, physics, schedules
+    from suture import curvature, gradients, groups, optimizers, physics, schedules
     from suture.case import Case
     from suture.errors import SutureError
     from suture.images import ImageFormat
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from suture.localizers import localizer
     from suture.patch import Patch, load_patch, patched
     from suture.pipeline import open_run, run
+    from suture.stages.compare import Comparison, compare
     from suture.stages.diagnose import Diagnosis, diagnose
     from suture.stages.localize import Localization, localize
     from suture.stages.scan import Scan, scan
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from suture.treatments import Plan
     from suture.views.page import report
 
-MODULES = ("gradients", "groups", "optimizers", "physics", "schedules")
+MODULES = ("curvature", "gradients", "groups", "optimizers", "physics", "schedules")
 HOMES = {
     "suture.case": ("Case",),
     "suture.errors": ("SutureError",),
@@ -32,6 +33,7 @@ HOMES = {
     "suture.localizers": ("localizer",),
     "suture.patch": ("Patch", "load_patch", "patched"),
     "suture.pipeline": ("open_run", "run"),
+    "suture.stages.compare": ("Comparison", "compare"),
     "suture.stages.diagnose": ("Diagnosis", "diagnose"),
     "suture.stages.localize": ("Localization", "localize"),
     "suture.stages.scan": ("Scan", "scan"),
@@ -44,6 +46,7 @@ _HOME_OF = {name: home for home, names in HOMES.items() for name in names}
 
 __all__ = [
     "Case",
+    "Comparison",
     "Diagnosis",
     "ImageFormat",
     "Localization",
@@ -53,6 +56,8 @@ __all__ = [
     "SutureError",
     "Treatment",
     "Verification",
+    "compare",
+    "curvature",
     "diagnose",
     "gradients",
     "groups",

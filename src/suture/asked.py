@@ -60,7 +60,7 @@ class Asked(BaseModel):
         Raises:
             SutureError: something is missing, unreadable or does not fit.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = load_model(self.model, self.weights)
         image = self.image

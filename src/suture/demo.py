@@ -7,18 +7,16 @@ line: ``suture run --model suture.demo:network --data suture.demo:photographed â
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture.images import ImageFormat
-from suture.rundir import replacing
+from suture.rundir import write_atomic
 from suture.tasks import Classification
-from suture.training import Augment, Recipe, train
+from suture.training import Augment, Recipe, fit
 
 SIDE = 16  # the 8x8 digits are enlarged, so that a network with strides has something to look at
 FORMAT = ImageFormat(mean=(0.3,), std=(0.35,))
@@ -135,24 +133,6 @@ def _bytes(pictures: Tensor) -> NDArray[np.uint8]:
 
 def prepare(directory: Path) -> tuple[Path, Path, Path]:
     """Train the demo's network, unless it is there already: paths of its weights, log and plan."""
-    weights, history, plan = (directory / name for name in ("weights.safetensors", "history.csv", "plan.toml"))
-    if not (weights.exists() and history.exists() and plan.exists()):
-        torch.manual_seed(SEED)
-        model = network()
-        optimizer, schedules = RECIPE.optimizer(model.parameters())
-        run = train(
-            model, clean(), Classification(), optimizer, schedules, epochs=RECIPE.epochs,
-            batch_size=RECIPE.batch_size, seed=SEED, device=torch.device("cpu"), augment=RECIPE.augment,
-            image=FORMAT, clip=RECIPE.clip, description="training the network to be repaired",
-        )  # fmt: skip
-        _write(weights, history, plan, model, run.history)
-    return weights, history, plan
-
-
-def _write(weights: Path, history: Path, plan: Path, model: nn.Module, log: pd.DataFrame) -> None:
-    with replacing(plan) as temporary:
-        temporary.write_text(PLAN)
-    with replacing(history) as temporary:
-        log.to_csv(temporary, index=False)
-    with replacing(weights) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    fitted = fit(network, clean(), Classification(), RECIPE, directory, seed=SEED, image=FORMAT)
+    write_atomic(directory / "plan.toml", PLAN)
+    return fitted.weights, fitted.log, directory / "plan.toml"

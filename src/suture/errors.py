@@ -54,6 +54,10 @@ class NonFiniteError(SutureError, ArithmeticError):
     """A loss, an output or a weight became NaN or infinite."""
 
 
+class ConvergenceError(SutureError, RuntimeError):
+    """An iteration did not reach the accuracy that was asked for."""
+
+
 class RunError(SutureError, RuntimeError):
     """A run directory is in use, incomplete, or belongs to another case."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ NAMES = {
     "loss": ("loss", "train_loss"),
     "accuracy": ("accuracy", "acc", "test_accuracy", "val_accuracy", "test_acc", "val_acc"),
 }
+LARGEST = {"lr": sys.float_info.max, "momentum": 1.0}
+KINDS = {"lr": "learning rate", "momentum": "momentum between 0 and 1"}
 ASSUMED_MOMENTUM = 0.9  # torch users' usual choice, and the paper's baseline
 
 
@@ -47,7 +50,7 @@ def load_history(source: str | Path | pd.DataFrame) -> History:
     if not path.is_file():
         raise MissingFileError(f"there is no training log {path}")
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))  # Excel begins with a mark
         table = pd.DataFrame(rows)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not readable as CSV ({error})") from error
@@ -61,14 +64,17 @@ def _history(table: pd.DataFrame, source: str) -> History:
         for name, aliases in NAMES.items()
         if any(alias in lower for alias in aliases)
     }
-    if "lr" not in found or not len(table):
-        raise DataError(f"{source} has no rows with a learning rate; a column 'lr' is needed")
+    if not len(table):
+        raise DataError(f"{source} has no rows; a header with a column 'lr' and a row per epoch are needed")
+    if "lr" not in found:
+        raise DataError(f"{source} has no column 'lr' but {', '.join(map(str, table.columns))}; scan needs it")
     picked = pd.DataFrame({name: pd.to_numeric(table[c], errors="coerce") for name, c in found.items()})
-    if picked["lr"].isna().any():
-        row = int(picked["lr"].isna().to_numpy().argmax())
-        raise DataError(f"{source}: the learning rate of row {row + 1} is no number")
-    if (picked["lr"] < 0).any():
-        raise DataError(f"{source}: the learning rate {picked['lr'].min():g} is negative")
+    for name in [name for name in ("lr", "momentum") if name in picked]:
+        wrong = ~picked[name].between(0, LARGEST[name])
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            value = table[found[name]].iloc[row]
+            raise DataError(f"{source}: '{found[name]}' of row {row + 1} is '{value}', no {KINDS[name]}")
     if "epoch" not in picked:
         picked.insert(0, "epoch", range(1, len(picked) + 1))
     assumed = None

@@ -58,9 +58,9 @@ class ImageFormat:
         return "L" if len(self.mean) == 1 else "RGB"
 
     def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Pixels (h, w, c) uint8 → input (c, h, w) float32."""
-        scaled = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
-        return (scaled - self._column(self.mean)) / self._column(self.std)
+        """Pixels (…, h, w, c) uint8 → inputs (…, c, h, w) float32."""
+        inputs = torch.from_numpy(np.moveaxis(pixels, -1, -3).copy()).float().div_(255)
+        return inputs.sub_(self._column(self.mean)).div_(self._column(self.std))
 
     def pixels(self, tensor: Tensor) -> NDArray[np.uint8]:
         """Input (c, h, w) → pixels (h, w, c) uint8, the inverse of `normalise` up to rounding."""
@@ -141,37 +141,39 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         self.names: list[str] = []
         self.targets: list[int] = []
         self.skipped: list[str] = []
-        self._cache: list[NDArray[np.uint8]] | None = []
+        self._cache: NDArray[np.uint8] | None = None
         self._decode_all(labelled, skip_bad)
 
     def _decode_all(self, labelled: list[tuple[str, str]], skip_bad: bool) -> None:
-        shapes: dict[tuple[int, ...], str] = {}
-        size = 0
+        first: tuple[str, tuple[int, ...]] | None = None
         for name, label in track(labelled, f"reading {self.path.name}"):
-            try:
-                pixels = decode(self._read(name), self.image)
-            except DataError as error:
-                if not skip_bad:
-                    raise DataError(
-                        f"{self.path}: '{name}' is not a readable picture ({error}); mend or remove it, or pass "
-                        "--skip-bad"
-                    ) from error
+            pixels = self._decoded(name, skip_bad)
+            if pixels is None:
                 self.skipped.append(name)
                 continue
-            shapes.setdefault(pixels.shape, name)
-            if len(shapes) > 1:
-                (a, first), (b, second) = shapes.items()
-                raise DataError(
-                    f"pictures of {self.path} differ in size ('{first}' is {a[1]}x{a[0]}, '{second}' is "
-                    f"{b[1]}x{b[0]}); give --size"
-                )
+            if first is None:
+                first = name, pixels.shape
+                if len(labelled) * pixels.nbytes <= CACHE_BYTES:
+                    self._cache = np.empty((len(labelled), *pixels.shape), np.uint8)
+            if pixels.shape != first[1]:
+                sizes = " and ".join(f"'{n}' is {s[1]}x{s[0]}" for n, s in (first, (name, pixels.shape)))
+                raise DataError(f"pictures of {self.path} differ in size ({sizes}); give --size")
+            if self._cache is not None:
+                self._cache[len(self.names)] = pixels
             self.names.append(name)
             self.targets.append(self.classes.index(label))
-            size += pixels.nbytes
-            if self._cache is not None:
-                self._cache.append(pixels)
-                if size > CACHE_BYTES:
-                    self._cache = None
+        if first is None:
+            raise DataError(f"{self.path}: none of its {len(labelled)} pictures can be read")
+
+    def _decoded(self, name: str, skip_bad: bool) -> NDArray[np.uint8] | None:
+        try:
+            return decode(self._read(name), self.image)
+        except DataError as error:
+            if skip_bad:
+                return None
+            raise DataError(
+                f"{self.path}: '{name}' is not a readable picture ({error}); mend or remove it, or pass --skip-bad"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.names)
@@ -182,6 +184,11 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return self.image.normalise(self.pixels(i)), self.targets[i]
+
+    def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Inputs (n, c, h, w) and labels (n,) of some pictures at once: much quicker than one by one."""
+        pixels = self._cache[positions] if self._cache is not None else np.stack([self.pixels(i) for i in positions])
+        return self.image.normalise(pixels), torch.tensor([self.targets[i] for i in positions])
 
 
 Listing = tuple[list[str], list[str], Callable[[str], bytes]]

@@ -58,7 +58,7 @@ def load_object(spec: str) -> Any:
     load = _load_file if where.endswith(".py") else importlib.import_module
     module = _guarded(f"importing {where}", where, lambda: load(where))
     if not hasattr(module, name):
-        known = [known for known in vars(module) if not known.startswith("_")]
+        known = [known for known, thing in vars(module).items() if callable(thing) and not known.startswith("_")]
         raise UnknownNameError(f"{where} has no '{name}'; {suggest(name, known)}")
     return getattr(module, name)
 

@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 
 from suture.asked import Asked
-from suture.case import SPLITS, Case
+from suture.case import Case
 from suture.errors import InvalidArgumentError, RunError, SutureError
 from suture.history import History, load_history
 from suture.registry import suggest
 from suture.rundir import STAGES, RunDir, fingerprint, read_json, replacing, write_json
+from suture.splits import SPLITS
 from suture.stages.diagnose import Diagnosis, diagnose
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result

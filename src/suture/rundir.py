@@ -7,15 +7,19 @@ written last, by rename, so a killed process leaves either a finished stage or o
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
+from pydantic import BaseModel, ValidationError
 
-from suture.errors import MissingFileError, RunError
+from suture.errors import InvalidArgumentError, MissingFileError, RunError
+
+M = TypeVar("M", bound=BaseModel)
 
 STAGES = ("scan", "localize", "diagnose", "treat", "verify")
 RESULT = "result.json"
@@ -75,6 +79,32 @@ def read_json(path: Path) -> Any:
         raise MissingFileError(f"there is no {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is not readable as JSON ({error}); delete it and run again") from None
+
+
+def read_toml(path: Path, kind: type[M], changes: Mapping[str, object] | None = None) -> M:
+    """A TOML file as a model, with some fields set from outside.
+
+    Raises:
+        MissingFileError: no such file.
+        InvalidArgumentError: not TOML, or the first field that is wrong.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{path} is not TOML ({error})") from error
+    return validated(kind, data | dict(changes or {}), str(path))
+
+
+def validated(kind: type[M], data: Mapping[str, object], source: str) -> M:
+    """Data as a model; an error names the first field that is wrong, and where it came from."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InvalidArgumentError(f"{source}: '{field}': {first['msg']}") from error
 
 
 class RunDir:

@@ -154,3 +154,12 @@ def judge(moves: Flips) -> Verdict:
         interval = net_interval(moves)
         largest = max(abs(interval.low), abs(interval.high)) / moves.n
     return Verdict.NO_CHANGE if largest <= SMALLEST_CHANGE else Verdict.CANNOT_TELL
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's step-down adjustment (Holm 1979): reject where it is below the level, family-wise error kept."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted

@@ -186,6 +186,7 @@ def test_where_a_plan_treats() -> None:
 def test_the_paper_protocol_says_that_its_gain_is_optimistic() -> None:
     results = all_stages(toys.case(protocol="paper"))
     assert results["verify"].optimistic  # type: ignore[attr-defined]
+    assert "unseen" not in results["verify"].sentence  # type: ignore[attr-defined]
 
 
 def test_without_errors_nothing_is_done_and_that_is_said() -> None:

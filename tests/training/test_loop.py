@@ -32,7 +32,7 @@ def run(model: nn.Module, *, stop_after: int | None = None, recipe: Recipe = REC
             raise Killed
         return {}
 
-    optimizer, schedules = recipe.optimizer(model.parameters())
+    optimizer, schedules = recipe.build(model.parameters())
     try:
         return train(
             model, toys.points(103, seed=1), Classification(), optimizer, schedules, epochs=recipe.epochs,
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_at_the_last_good_epoch() -> None:
                 good.update({n: t.clone() for n, t in model.state_dict().items() if "norm" not in n})
             return super().losses(outputs, batch)
 
-    optimizer, schedules = RECIPE.optimizer(model.parameters())
+    optimizer, schedules = RECIPE.build(model.parameters())
     found = train(
         model, toys.points(103, seed=1), Explodes(), optimizer, schedules, epochs=4, batch_size=32, seed=3,
         device=torch.device("cpu"),
@@ -114,7 +114,7 @@ def test_frozen_parameters_and_modules_in_eval_mode_stay_bit_by_bit() -> None:
     for name, p in model.named_parameters():
         p.requires_grad_(name.startswith("last"))
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    optimizer, schedules = RECIPE.optimizer(p for p in model.parameters() if p.requires_grad)
+    optimizer, schedules = RECIPE.build(p for p in model.parameters() if p.requires_grad)
     train(
         model, toys.points(103, seed=1), Classification(), optimizer, schedules, epochs=2, batch_size=32, seed=3,
         device=torch.device("cpu"), mode=nn.Module.eval,

@@ -1,5 +1,6 @@
 """Results and run directories made by hand: an ordinary one, and each way in which one can be odd."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from suture.treatments.finetune import Cost
 SCRIPT = "<script>document.title='ran'</script>"
 HOSTILE = [
     SCRIPT,
-    "\"><img src=x onerror=\"document.title='ran'\">",
+    '"><img src=x onerror="document.title=\'ran\'">',
     "n" * 200,
     r"$x_$ \frac{1}{2}$ [bold]no[/] {{ 7 * 7 }} | `code`",
     "猫 🐈 Ω\u202eesrever\x1b[31m\x01\nnext line",
@@ -31,10 +32,10 @@ UNWRITABLE = "\udcff\x00"  # a file name that is no UTF-8 gives lone surrogates
 CLASSES = ["cat", "dog", "ship"]
 
 
-def scanned(epochs: int = 12, **changes: Any) -> Scan:
+def scanned(length: int = 12, **changes: Any) -> Scan:
     """A scan of a cosine schedule."""
-    lr = 0.1 * (1 + np.cos(np.pi * np.arange(epochs) / epochs)) / 2 + 1e-4
-    found = scan(pd.DataFrame({"epoch": range(1, epochs + 1), "lr": lr, "momentum": 0.9}))
+    lr = 0.1 * (1 + np.cos(np.pi * np.arange(length) / length)) / 2 + 1e-4
+    found = scan(pd.DataFrame({"epoch": range(1, length + 1), "lr": lr, "momentum": 0.9}))
     return _with(found, changes)
 
 
@@ -47,7 +48,8 @@ def localized(groups: list[str] | None = None, **changes: Any) -> Localization:
     scores = pd.DataFrame({"grad_norm": norm, "relative": norm / 10, "rms": norm / size**0.5}, index=groups)
     found = Localization(
         scores=scores, null_correct=scores / 20, null_random=scores.iloc[::-1].set_axis(groups) / 50,
-        flagged=groups[n // 2 + n % 2 :], top=groups[-1], rule="above_median", n=100, n_errors=20, n_null=20, accuracy=0.8,
+        flagged=groups[n // 2 + n % 2 :], top=groups[-1], rule="above_median", n=100, n_errors=20, n_null=20,
+        accuracy=0.8,
         groups={group: [f"{group}.weight"] for group in groups},
         examples=pd.DataFrame({"right": [True, False], "loss": [0.1, 2.0], "target": [0, 1], "predicted": [0, 0]}),
     )  # fmt: skip
@@ -58,7 +60,14 @@ def localized_without_errors() -> Localization:
     """What Localize says of a model that is always right."""
     nothing = localized().scores * float("nan")
     return localized(
-        scores=nothing, null_correct=nothing, null_random=nothing, flagged=[], top=None, n_errors=0, n_null=0, accuracy=1.0
+        scores=nothing,
+        null_correct=nothing,
+        null_random=nothing,
+        flagged=[],
+        top=None,
+        n_errors=0,
+        n_null=0,
+        accuracy=1.0,
     )
 
 
@@ -73,7 +82,8 @@ def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None,
     )
     names = [f"{t} → {p}" for t, p in zip(true, predicted, strict=True)]
     return Diagnosis(
-        pairs=pairs, confusion=confusion, exemplars={name: [0, 1] for name in names}, n_errors=int(confusion["count"].sum()),
+        pairs=pairs, confusion=confusion, exemplars={name: [0, 1] for name in names},
+        n_errors=int(confusion["count"].sum()),
         pictures={name: noise(2, 8, 8, 1) for name in names} if pictures else {},
     )  # fmt: skip
 
@@ -106,7 +116,8 @@ def untreated() -> Treatment:
     """Nothing was flagged, so nothing was tried."""
     base = "a" * 64
     return treated(
-        kept="none", groups=[], history=pd.DataFrame(), cost=Cost(), note="no group was flagged, so there is nothing to treat",
+        kept="none", groups=[], history=pd.DataFrame(), cost=Cost(),
+        note="no group was flagged, so there is nothing to treat",
         tried=pd.DataFrame({"candidate": ["none"], "fixed": [0], "broken": [0], "net": [0]}),
         patch=Patch({}, base, base, "none"), undo=Patch({}, base, base, "undo of none"),
     )  # fmt: skip
@@ -129,7 +140,8 @@ def verified(
         negative_flip_rate=m.negative_flip_rate, regression_rate=m.regression_rate,
         regression_bound=upper_bound(m.broken, m.right_before), churn=0.2, optimistic=False,
         per_class=pd.DataFrame({
-            "class": classes, "n": 66, "before": 0.75, "after": [0.9, *[0.7] * (len(classes) - 1)], "fixed": 5, "broken": 3,
+            "class": classes, "n": 66, "before": 0.75, "after": [0.9, *[0.7] * (len(classes) - 1)],
+            "fixed": 5, "broken": 3,
         }),
         pairs=pd.DataFrame({"true": classes, "predicted": successor, "before": 9, "after": 4, "change": -5}),
         gallery=pd.DataFrame(gallery, columns=["kind", "example", "true", "before", "after"]),
@@ -172,8 +184,8 @@ def write_run(path: Path, *results: Result, **case: Any) -> Path:
 CASE: dict[str, Any] = {
     "schema": 1,
     "asked": {
-        "model": "/home/somebody/net.py:build", "weights": "/home/somebody/net.safetensors", "data": "/home/somebody/photos.zip",
-        "groups": "top", "task": "classification", "seed": 42,
+        "model": "/home/somebody/net.py:build", "weights": "/home/somebody/net.safetensors",
+        "data": "/home/somebody/photos.zip", "groups": "top", "task": "classification", "seed": 42,
     },
     "identity": {
         "weights": "c" * 64, "task": "classification", "groups": {"fc": ["fc.weight"]}, "protocol": "split", "seed": 42,
@@ -205,6 +217,4 @@ def noise(*shape: int) -> Any:
 
 
 def _with(result: Any, changes: dict[str, Any]) -> Any:
-    from dataclasses import replace
-
     return replace(result, **changes)

@@ -5,7 +5,8 @@ Exit codes: 0 done, 1 our own fault, 2 bad input, 3 a required verdict or bound 
 
 import os
 import sys
-from typing import Any
+import traceback
+from typing import Annotated, Any
 
 import typer
 
@@ -24,10 +25,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 repair.add_to(app)
 patches.add_to(app)
 help_panel.add_to(app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"suture {version('suture')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help text is the one given above."""
 
 
 def main() -> None:
@@ -36,7 +55,6 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments or ["--help"], prog_name="suture", standalone_mode=False)
@@ -45,16 +63,16 @@ def _run(arguments: list[str]) -> int:
         return _fail(_sentence(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; the same command continues where it stopped", 130)
-    except SutureError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if debug:
-            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        if isinstance(error, SutureError):
+            return _fail(str(error), error.exit_code)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _fail(f"the system refuses {error.filename}: {error.strerror}", 2)
         return _fail(
             f"a fault of suture's own, {type(error).__name__}: {error}; run again with --debug and report it",
             1,
@@ -62,6 +80,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _sentence(error: Any) -> str:
+    """What a mistyped command line got wrong, and where its options are explained."""
     context = getattr(error, "ctx", None)
     return str(error.format_message().rstrip(".")) + (f"; see {context.command_path} --help" if context else "")
 

@@ -39,8 +39,12 @@ def demo(
     from suture.asked import Asked
     from suture.cli.repair import show_summary
     from suture.demo import FORMAT, prepare
+    from suture.errors import RunError
     from suture.pipeline import run
 
+    inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if "case.json" not in inside and inside - {"lock", "log.txt", "model"}:  # said before minutes of training
+        raise RunError(f"{out} exists and is no run directory; choose another --out")
     typer.echo("Clean digits are learnt, then blurred and noisy ones are met. The same by hand:", err=True)
     weights, history, plan = (out / "model" / n for n in ("weights.safetensors", "history.csv", "plan.toml"))
     mean, std = FORMAT.mean[0], FORMAT.std[0]

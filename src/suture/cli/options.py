@@ -21,16 +21,32 @@ DataOpt = Annotated[
 ]
 LocalizersOpt = Annotated[
     str,
-    typer.Option("--localizers", help="Names separated by commas; the first one decides what is flagged."),
+    typer.Option(
+        "--localizers",
+        help="Of grad_norm, relative, rms, separated by commas (default: all); the first decides what is flagged.",
+        show_default=False,
+    ),
 ]
-RuleOpt = Annotated[str, typer.Option("--rule", help="How scores become flagged groups: above_median, first.")]
-PlanOpt = Annotated[str, typer.Option("--plan", help="A (the paper's surgical correction), none, or a TOML file.")]
-RequireOpt = Annotated[
-    str | None, typer.Option("--require", help="Exit with 3 unless the verdict is this one: better.")
+RuleOpt = Annotated[
+    str,
+    typer.Option(
+        "--rule", help="How scores become flagged groups: above_median (default) or first.", show_default=False
+    ),
 ]
+PlanOpt = Annotated[
+    str,
+    typer.Option(
+        "--plan",
+        help="A (the paper's surgical correction; default), none (change nothing), or a TOML file.",
+        show_default=False,
+    ),
+]
+RequireOpt = Annotated[str | None, typer.Option("--require", help="Exit with 3 unless the verdict is: better.")]
 RegressionOpt = Annotated[
     float | None,
-    typer.Option("--max-regression", help="Exit with 3 if more than this share of what was right was broken."),
+    typer.Option(
+        "--max-regression", min=0, max=1, help="Exit with 3 if more than this share of what was right was broken."
+    ),
 ]
 DebugOpt = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 NewFileOpt = Annotated[Path, typer.Option("--out", help="New weights file; existing files are never changed.")]

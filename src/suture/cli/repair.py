@@ -46,7 +46,9 @@ def run(
     mean: Annotated[str | None, typer.Option("--mean", help="Mean per channel, as a,b,c in units of [0, 1].")] = None,
     std: Annotated[str | None, typer.Option("--std", help="Deviation per channel, as a,b,c.")] = None,
     task: Annotated[str, typer.Option("--task", help="classification, or FILE.py:Class.")] = "classification",
-    groups: Annotated[str, typer.Option("--groups", help="top, block, tensor, or a JSON file {name: [glob]}.")] = "top",
+    groups: Annotated[
+        str, typer.Option("--groups", help="top, block, tensor, or a JSON file {name: \\[glob]}.")
+    ] = "top",
     protocol: Annotated[
         str, typer.Option("--protocol", help="split, or paper: verify is diagnose, which is optimistic.")
     ] = "split",
@@ -72,9 +74,13 @@ def run(
     Example: suture run --model model.py:net --weights w.safetensors --data photos.zip --size 32 --out run
     """
     from suture.asked import Asked
+    from suture.errors import InvalidArgumentError
     from suture.pipeline import run as run_pipeline
 
     _check_require(require)
+    _check_names(localizers, rule)
+    if until == "scan" and history is None:
+        raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify, size=size,
         mean=_numbers("--mean", mean), std=_numbers("--std", std), task=task, groups=_groups(groups),
@@ -100,15 +106,21 @@ def scan(
 
     Example: suture scan history.csv
     """
+    from suture.errors import InvalidArgumentError
+    from suture.rundir import RunDir
     from suture.stages.scan import Scan
     from suture.stages.scan import scan as scan_log
 
     if source.is_dir() and history is not None:
         _stage(source, lambda this: this.scan(history))
-    elif source.is_dir():
-        _print(Scan.load(source / "scan").table())
-    else:
+    elif history is not None:
+        raise InvalidArgumentError(f"{source} is no run directory, so --history has no meaning; give one log")
+    elif not source.is_dir():
         _print(scan_log(source).table())
+    elif RunDir(source).key("scan") is None:
+        raise InvalidArgumentError(f"{source} has no finished scan; give its training log with --history")
+    else:
+        _print(Scan.load(source / "scan").table())
 
 
 def localize(
@@ -118,6 +130,7 @@ def localize(
 
     Example: suture localize run --localizers grad_norm,relative
     """
+    _check_names(localizers, rule)
     _stage(run, lambda this: this.localize(_names(localizers), rule))
 
 
@@ -162,11 +175,15 @@ def verify(
     _check_require(require)
     if (run is None) == (patch is None):
         raise InvalidArgumentError("give a run directory, or --patch with --model, --weights and --data")
-    if run is not None:
-        result = _stage(run, lambda this: this.verify())
-    else:
+    if patch is not None:
         result = _verify_patch(patch, model, weights, data, size, mean, std)
         _print(result.table())
+    else:
+        own = {"--model": model, "--weights": weights, "--data": data, "--size": size, "--mean": mean, "--std": std}
+        superfluous = [flag for flag, value in own.items() if value is not None]
+        if superfluous:
+            raise InvalidArgumentError(f"{superfluous[0]} goes with --patch; a run knows its own")
+        result = _stage(run, lambda this: this.verify())
     _gate(result, require, max_regression)
 
 
@@ -189,31 +206,32 @@ def show_summary(results: dict[str, Any], out: Path) -> None:
     for result in results.values():
         _print(result.table())
     if "verify" in results:
-        _print(results["verify"].sentence)
-    _print(f"report: {out / 'report.html'}")
+        typer.echo(results["verify"].sentence)
+    typer.echo(f"report: {out / 'report.html'}")
 
 
-def _stage(path: Path, do: Any) -> Any:
+def _stage(path: Any, do: Any) -> Any:
+    from suture.asked import Asked
     from suture.pipeline import claimed, open_run
+    from suture.rundir import read_json
 
     this = open_run(path, _say)
-    with claimed(this):
+    with claimed(this, Asked.model_validate(read_json(this.directory.case_file)["asked"])):
         result = do(this)
     _print(result.table())
     return result
 
 
 def _verify_patch(
-    patch: Path | None, model: str | None, weights: str | None, data: str | None, size: int | None,
+    patch: Path, model: str | None, weights: str | None, data: str | None, size: int | None,
     mean: str | None, std: str | None,
 ) -> "Verification":  # fmt: skip
     from suture.asked import Asked
     from suture.errors import InvalidArgumentError
     from suture.stages.verify import verify as verify_patch
 
-    missing = [flag for flag, value in (("--model", model), ("--weights", weights), ("--data", data)) if not value]
-    if missing or model is None:
-        raise InvalidArgumentError(f"--patch needs {missing[0]} too")
+    if model is None or data is None:
+        raise InvalidArgumentError(f"--patch needs {'--model' if model is None else '--data'} too")
     asked = Asked(
         model=model,
         weights=weights,
@@ -243,6 +261,16 @@ def _check_require(require: str | None) -> None:
         raise InvalidArgumentError(f"--require takes 'better', not '{require}'")
 
 
+def _check_names(localizers: str, rule: str) -> None:
+    """Say what is misspelt before anything is loaded, and before a finished stage is done again."""
+    from suture.localizers import LOCALIZERS, RULES
+
+    for name in [] if localizers == "default" else _names(localizers):
+        LOCALIZERS[name]
+    if rule != "default":
+        RULES[rule]
+
+
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     from suture.errors import InvalidArgumentError
 
@@ -259,13 +287,18 @@ def _names(text: str) -> str | list[str]:
 
 
 def _groups(text: str) -> str | dict[str, list[str]]:
-    from suture.errors import InvalidArgumentError
+    from suture.errors import InvalidArgumentError, RunError
     from suture.rundir import read_json
 
     if not text.endswith(".json"):
         return text
-    spec = read_json(Path(text))
-    if not isinstance(spec, dict) or not all(isinstance(globs, list) for globs in spec.values()):
+    try:
+        spec = read_json(Path(text))
+    except RunError as error:
+        raise InvalidArgumentError(f"{text} is no JSON") from error
+    if not isinstance(spec, dict) or not all(
+        isinstance(globs, list) and all(isinstance(glob, str) for glob in globs) for globs in spec.values()
+    ):
         raise InvalidArgumentError(f"{text} must hold {{name: [glob, …]}}")
     return spec
 
@@ -274,7 +307,7 @@ def _say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _print(thing: Any) -> None:
+def _print(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(thing, highlight=False)
+    Console().print(table, highlight=False)

@@ -94,6 +94,7 @@ def verify(case: Case, treatment: Treatment | Patch | str | Path, *, looks: int 
     )  # fmt: skip
     moves = flips(before.right, after.right)
     verdict = judge(moves) if len(patch) else Verdict.NO_CHANGE
+    unseen = case.protocol != "paper"
     gallery, pictures = _gallery(case, before, after)
     return Verification(
         n=moves.n,
@@ -107,12 +108,12 @@ def verify(case: Case, treatment: Treatment | Patch | str | Path, *, looks: int 
         net_interval=net_interval(moves, case.seed),
         p_value=mcnemar(moves.fixed, moves.broken),
         verdict=verdict,
-        sentence=_sentence(verdict, moves.n, examples_needed(moves), changed=len(patch) > 0),
+        sentence=_sentence(verdict, moves.n, examples_needed(moves), changed=len(patch) > 0, unseen=unseen),
         negative_flip_rate=moves.negative_flip_rate,
         regression_rate=moves.regression_rate,
         regression_bound=upper_bound(moves.broken, moves.right_before),
         churn=_churn(before, after),
-        optimistic=case.protocol == "paper",
+        optimistic=not unseen,
         per_class=_per_class(case, before, after),
         pairs=_pairs(case, before, after),
         gallery=gallery,
@@ -121,14 +122,15 @@ def verify(case: Case, treatment: Treatment | Patch | str | Path, *, looks: int 
     )
 
 
-def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool) -> str:
+def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, unseen: bool) -> str:
     if not changed:
         return "No measurable change: the patch is empty."
+    examples = f"{n} unseen examples" if unseen else f"the {n} examples that were diagnosed too"
     return {
-        Verdict.BETTER: f"Better: on {n} unseen examples the repair fixes more than it breaks.",
-        Verdict.WORSE: f"Worse: on {n} unseen examples the repair breaks more than it fixes.",
-        Verdict.NO_CHANGE: f"No measurable change: on {n} unseen examples, less than one point of accuracy either way.",
-        Verdict.CANNOT_TELL: f"Cannot tell: {n} examples are too few; about {needed} would do.",
+        Verdict.BETTER: f"Better: on {examples} the repair fixes more than it breaks.",
+        Verdict.WORSE: f"Worse: on {examples} the repair breaks more than it fixes.",
+        Verdict.NO_CHANGE: f"No measurable change: on {examples}, less than one point of accuracy either way.",
+        Verdict.CANNOT_TELL: f"Cannot tell: {examples} are too few; about {needed} would do.",
     }[verdict]
 
 

@@ -2,7 +2,7 @@
 
 from suture.tasks.base import TASKS, Batch, Examples, Task
 from suture.tasks.classification import Classification
-from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, to_device
+from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, fetch, to_device
 
 __all__ = [
     "TASKS",
@@ -14,5 +14,6 @@ __all__ = [
     "batches",
     "collate",
     "evaluate",
+    "fetch",
     "to_device",
 ]

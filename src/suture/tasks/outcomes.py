@@ -1,6 +1,6 @@
 """Run a model over examples and keep what happened to each: the pass every stage begins with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +66,23 @@ def collate(examples: list[Any], task: Task) -> Batch:
     return batch[0], batch[1]
 
 
+def fetch(examples: Examples, positions: Sequence[int], task: Task) -> Batch:
+    """The batch of some examples: from their own ``batch`` where they have one, else collated one by one."""
+    whole = None if hasattr(task, "collate") else getattr(examples, "batch", None)
+    if whole is not None:
+        batch: Batch = whole(positions)
+        return batch
+    return collate([examples[i] for i in positions], task)
+
+
 def batches(
     examples: Examples, task: Task, device: torch.device, batch_size: int, description: str | None = None
 ) -> Iterator[Batch]:
     """Batches of examples in their order, on the device; a bar when a description is given."""
     starts = range(0, len(examples), batch_size)
     for start in track(starts, description) if description else starts:
-        chunk = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
-        yield to_device(collate(chunk, task), device)
+        positions = list(range(start, min(start + batch_size, len(examples))))
+        yield to_device(fetch(examples, positions, task), device)
 
 
 class _Column(list[Tensor]):

@@ -2,7 +2,8 @@
 
 from suture.training.augment import Augment
 from suture.training.checkpoints import Checkpoints
+from suture.training.fit import Fit, fit
 from suture.training.loop import TrainingRun, train
-from suture.training.presets import Recipe
+from suture.training.presets import TRAININGS, Recipe
 
-__all__ = ["Augment", "Checkpoints", "Recipe", "TrainingRun", "train"]
+__all__ = ["TRAININGS", "Augment", "Checkpoints", "Fit", "Recipe", "TrainingRun", "fit", "train"]

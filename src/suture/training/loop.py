@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from suture.errors import DataError
 from suture.images import ImageFormat
 from suture.progress import track
-from suture.tasks import Batch, Examples, Task, collate, to_device
+from suture.schedules import HybridMomentum
+from suture.tasks import Batch, Examples, Task, fetch, to_device
 from suture.training.augment import Augment
 from suture.training.checkpoints import Checkpoints
 
@@ -53,10 +54,11 @@ def train(
     mode: Callable[[nn.Module], Any] = nn.Module.train,
     augment: Augment | None = None,
     image: ImageFormat | None = None,
-    clip: float = 1.0,
+    clip: float | None = 1.0,
     checkpoints: Checkpoints | None = None,
     description: str = "training",
     after_epoch: Callable[[int, nn.Module], Row] | None = None,
+    after_checkpoint: Callable[[list[Row]], None] | None = None,
 ) -> TrainingRun:
     """Train a model in place.
 
@@ -65,9 +67,10 @@ def train(
         examples: n pairs (input, target).
         optimizer, schedules: schedules are stepped after each epoch, in order.
         mode: puts the modules in train or eval mode, before each epoch.
-        clip: largest norm of a step's gradient over all parameters.
+        clip: largest norm of a step's gradient over all parameters; None for no limit.
         checkpoints: where to save after each epoch and to resume from.
-        after_epoch: further columns for the history.
+        after_epoch: further columns for the history, from the model as it is after an epoch.
+        after_checkpoint: sees the history so far, once it can no longer be lost.
 
     Raises:
         DataError: there are no examples.
@@ -89,14 +92,24 @@ def train(
             model.load_state_dict(good)
             stopped = f"the loss was not finite in epoch {epoch}; the state after epoch {epoch - 1} was kept"
             break
-        for schedule in schedules:
-            schedule.step()
         row |= {"loss": loss, "accuracy": accuracy, "seconds": perf_counter() - begun}
         rows.append(row | (after_epoch(epoch, model) if after_epoch else {}))
+        for schedule in schedules:
+            step_schedule(schedule, rows[-1])
         if checkpoints:
             checkpoints.save(epoch, model, optimizer, schedules, rows)
+        if after_checkpoint:
+            after_checkpoint(rows)
     model.eval()
     return TrainingRun(pd.DataFrame(rows), stopped)
+
+
+def step_schedule(schedule: LRScheduler, row: Row) -> None:
+    """Step a schedule after an epoch; one that watches a metric sees the held-out accuracy where there is one."""
+    if isinstance(schedule, HybridMomentum) and schedule.switch_epoch is None:
+        schedule.step(metric=row.get("test_accuracy", row["accuracy"]))
+    else:
+        schedule.step()
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -112,7 +125,7 @@ def _hyperparameters(optimizer: Optimizer) -> Row:
 
 def _epoch(
     model: nn.Module, examples: Examples, task: Task, optimizer: Optimizer, *, epoch: int, seed: int,
-    batch_size: int, device: torch.device, augment: Augment | None, image: ImageFormat | None, clip: float,
+    batch_size: int, device: torch.device, augment: Augment | None, image: ImageFormat | None, clip: float | None,
 ) -> tuple[float | None, float]:  # fmt: skip
     """Mean loss and accuracy of one pass; the loss is None when it was not finite and the pass was broken off."""
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
@@ -125,7 +138,7 @@ def _epoch(
             chosen = order[start : start + batch_size]
             if len(chosen) == 1 and seen:
                 continue  # BatchNorm cannot train on one example; another is left out next epoch
-            inputs, targets = collate([examples[i] for i in chosen], task)
+            inputs, targets = fetch(examples, chosen, task)
             if augment is not None:
                 inputs = augment.apply(inputs, generator, image)
             batch = to_device((inputs, targets), device)
@@ -139,7 +152,7 @@ def _epoch(
 
 
 def _step(
-    model: nn.Module, batch: Batch, task: Task, optimizer: Optimizer, clip: float
+    model: nn.Module, batch: Batch, task: Task, optimizer: Optimizer, clip: float | None
 ) -> tuple[Tensor | None, Tensor]:
     outputs = task.outputs(model, batch)
     losses = task.losses(outputs, batch)
@@ -148,8 +161,8 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(trained, clip)
-    if not (loss.isfinite() and norm.isfinite()):
+    size = loss if clip is None else nn.utils.clip_grad_norm_(trained, clip)
+    if not (loss.isfinite() and size.isfinite()):
         return None, verdicts
     optimizer.step()
     return losses.detach(), verdicts

@@ -65,7 +65,7 @@ def fine_tune(
     freeze_all_but(model, trained)
     mode = training_mode(trained if how.batchnorm == "train" else set())
     recipe = how.recipe
-    optimizer, schedules = recipe.optimizer(p for p in model.parameters() if p.requires_grad)
+    optimizer, schedules = recipe.build(p for p in model.parameters() if p.requires_grad)
     run = train(
         model, case.splits["repair"], case.task, optimizer, schedules,
         epochs=recipe.epochs, batch_size=recipe.batch_size, seed=case.seed, device=case.device, mode=mode,

@@ -1,12 +1,10 @@
 """Named plans, and plans from TOML files."""
 
-import tomllib
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from suture.errors import InvalidArgumentError, MissingFileError, UnknownNameError
+from suture.errors import UnknownNameError
 from suture.registry import suggest
+from suture.rundir import read_toml
 from suture.treatments.plan import FineTune, Flagged, Nothing, Plan
 
 PRESETS: dict[str, Plan] = {
@@ -22,6 +20,7 @@ def load_plan(plan: str | Plan) -> Plan:
 
     Raises:
         UnknownNameError: no preset of that name.
+        MissingFileError: no such file.
         InvalidArgumentError: the file is no plan; the first wrong field is named.
     """
     if isinstance(plan, Plan):
@@ -32,13 +31,6 @@ def load_plan(plan: str | Plan) -> Plan:
     if not name.endswith(".toml"):
         raise UnknownNameError(f"no plan is called '{name}'; {suggest(name, list(PRESETS))}, or give a TOML file")
     path = Path(name)
-    if not path.is_file():
-        raise MissingFileError(f"there is no plan file {path}")
-    try:
-        return Plan.model_validate({"name": path.stem} | tomllib.loads(path.read_text()))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidArgumentError(f"{path}: '{where}': {first['msg']}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"{path} is not TOML ({error})") from error
+    plan_from_file = read_toml(path, Plan)
+    named = "name" in plan_from_file.model_fields_set
+    return plan_from_file if named else plan_from_file.model_copy(update={"name": path.stem})

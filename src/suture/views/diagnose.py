@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from suture.views.grid import Column, Grid, column
 from suture.views.render import image, render, standalone, thumbnail
 from suture.views.style import BLUE, INK, MOST, dress, floats, label, name_rows, rows, sentence
-from suture.views.text import count, number, percent, plain, several
+from suture.views.text import NOTHING, count, number, percent, plain, several
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from suture.stages.diagnose import Diagnosis
 
-CLASS = 24  # characters of a class name where two of them share a line
+CLASS = 18  # characters of a class name where two of them share a row of a figure
 
 
 def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
@@ -29,19 +31,23 @@ def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
         return sentence(ax or rows(2), "There are no confusions to draw.")
     shown = pairs.head(MOST)
     ax = ax or rows(len(shown))
-    counts = floats(shown, "count")
+    counts = np.nan_to_num(floats(shown, "count"))
     ax.barh(range(len(shown)), counts, height=0.62, color=BLUE)
     for place, row in enumerate(shown.to_dict("records")):
-        said = count(row["count"]) + (
-            f" · {label(row['group'], 24)} × {number(row['ratio'])}" if "group" in row else ""
-        )
-        ax.annotate(said, (counts[place], place), (4, 0), textcoords="offset points", va="center",
+        said = f"{count(row['count'])} · {_attributed(row, 24)}" if "group" in row else count(row["count"])
+        ax.annotate(label(said, None), (counts[place], place), (4, 0), textcoords="offset points", va="center",
                     fontsize="small", color=INK)  # fmt: skip
     name_rows(ax, [_name(row) for row in shown.to_dict("records")])
     ax.set_xlim(0, max(counts.max() * 1.35, 1))
     more = f", {len(shown)} of {len(pairs)}" if len(shown) < len(pairs) else ""
     dress(ax, title=f"Most frequent confusions: true → predicted{more}", x="errors")
     return ax
+
+
+def _attributed(row: Any, limit: int) -> str:
+    """The group of a pair, with its ratio where that is known."""
+    ratio = number(row["ratio"])
+    return plain(row["group"], limit) + (f" × {ratio}" if ratio != NOTHING else "")
 
 
 def _name(row: Any) -> str:
@@ -100,8 +106,10 @@ def _exemplars(result: Diagnosis) -> list[dict[str, Any]]:
         if pictures is None or not len(pictures):
             continue
         alt = f"{plain(row['true'], 40)} taken for {plain(row['predicted'], 40)}"
-        drawn = {"thumbnails": [thumbnail(picture, alt) for picture in pictures]}
-        shown.append({str(key): value for key, value in row.items()} | drawn)
+        shown.append({
+            "true": row["true"], "predicted": row["predicted"], "errors": row["count"],
+            "attributed": _attributed(row, 60), "thumbnails": [thumbnail(picture, alt) for picture in pictures],
+        })  # fmt: skip
     return shown
 
 

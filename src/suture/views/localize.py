@@ -107,7 +107,7 @@ def _highest(scores: pd.Series, most: int) -> list[str]:
 def _sizes(result: Localization) -> pd.Series:
     """Parameters per group, which ‖∇_g‖ and ‖∇_g‖/√n_g give away where both were measured."""
     norm, rms = (_column(result.scores, name, result.scores.index) for name in ("grad_norm", "rms"))
-    return ((norm / rms.where(rms > 0)) ** 2).round()
+    return ((norm / rms.where(rms > 0)) ** 2).round().replace(np.inf, np.nan)
 
 
 def grid(result: Localization) -> Grid:
@@ -174,12 +174,10 @@ def section(result: Localization) -> Markup:
 
 def findings(result: Localization) -> list[str]:
     """What the scores say, a sentence each."""
-    found = [
-        f"The model is wrong on {count(result.n_errors)} of the {several(result.n, 'example')} of the diagnose split "
-        f"(accuracy {percent(result.accuracy)})."
-    ]
+    examples = f"{several(result.n, 'example')} of the diagnose split"
     if not result.n_errors:
-        return [*found, "Without errors there is nothing to localize, so no group is flagged."]
+        return [f"The model is right on all {examples}, so there is nothing to localize and no group is flagged."]
+    found = [f"The model is wrong on {count(result.n_errors)} of the {examples} (accuracy {percent(result.accuracy)})."]
     found.append("No group stands out." if result.top is None else _top_sentence(result, result.top))
     if result.flagged:
         found.append(f"Flagged for treatment: {listed(result.flagged)}.")

@@ -63,6 +63,7 @@ def page(run: Finished) -> str:
         identity=identity(run),
         sections=sections(run),
         stopped=_stopped(run),
+        command="suture run" if run.asked else "suture.run",
     )
 
 

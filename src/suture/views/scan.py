@@ -10,7 +10,7 @@ from suture.physics import Regime
 from suture.stages.scan import TOLERANCE, Scan
 from suture.views.grid import Column, Grid, column
 from suture.views.render import image, render, standalone
-from suture.views.style import BLUE, GREEN, INK, MUTED, VERMILLION, axes, dress, floats, legend, sentence
+from suture.views.style import BLUE, GREEN, INK, MUTED, VERMILLION, axes, dress, epochs, floats, legend, sentence
 from suture.views.text import count, number, percent, plain, several
 
 if TYPE_CHECKING:
@@ -35,32 +35,27 @@ def figure(result: Scan, ax: Axes | None = None) -> Axes:
     Worry when the strip is one colour to the end: the last epochs are where a run should settle.
     """
     ax = ax or axes(height=3.0)
-    epochs = result.epochs
-    if not len(epochs):
+    log = result.epochs
+    if not len(log):
         return sentence(ax, "The log holds no epochs.")
-    x = _epochs(epochs)
-    style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= 40 else {}
-    ax.plot(x, floats(epochs, "momentum"), color=INK, linewidth=1.8, label="momentum μ", **style)
+    x = epochs(log)
+    style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(log) <= 40 else {}
+    ax.plot(x, floats(log, "momentum"), color=INK, linewidth=1.8, label="momentum μ", **style)
     critical = "critical: μ_c = 1 − 2√α"
-    ax.plot(x, floats(epochs, "critical"), color=MUTED, linewidth=1.5, linestyle="--", label=critical)
-    for regime, spans in _spans(epochs).items():
+    ax.plot(x, floats(log, "critical"), color=MUTED, linewidth=1.5, linestyle="--", label=critical, **style)
+    for regime, spans in _spans(log).items():
         total = several(result.counts.get(str(regime), 0), "epoch")
         ax.broken_barh(
             spans, (0, STRIP), transform=ax.get_xaxis_transform(), color=COLOURS[regime],
             linewidth=0, label=f"{regime}: {total}",
         )  # fmt: skip
-    low, high = _range(np.concatenate([floats(epochs, "momentum"), floats(epochs, "critical")]))
+    low, high = _range(np.concatenate([floats(log, "momentum"), floats(log, "critical")]))
     ax.set_ylim(low - 0.18 * (high - low), high + 0.06 * (high - low))
     ax.set_xlim(x.min() - 0.5, x.max() + 0.5)
+    ax.locator_params(axis="x", integer=True)
     dress(ax, title="Momentum against critical damping", x="epoch", y="momentum")
     legend(ax)
     return ax
-
-
-def _epochs(epochs: pd.DataFrame) -> NDArray[np.float64]:
-    """Numbers of the epochs, counted where the log does not have them all."""
-    numbers = floats(epochs, "epoch")
-    return numbers if np.isfinite(numbers).all() else np.arange(1.0, len(numbers) + 1)
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -71,9 +66,9 @@ def _range(values: NDArray[np.float64]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.1, high + 0.1)
 
 
-def _spans(epochs: pd.DataFrame) -> dict[Regime, list[tuple[float, float]]]:
+def _spans(log: pd.DataFrame) -> dict[Regime, list[tuple[float, float]]]:
     """Regime → stretches of consecutive epochs (start, width)."""
-    x, names = _epochs(epochs), epochs["regime"].to_numpy(str)
+    x, names = epochs(log), log["regime"].to_numpy(str)
     edges = np.concatenate([[x[0] - 0.5], (x[1:] + x[:-1]) / 2, [x[-1] + 0.5]])
     starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
     ends = np.concatenate([starts[1:], [len(names)]])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BLUE, VERMILLION, GREEN, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9"
 INK, MUTED, FAINT = "#1f2328", "#6b7280", "#d7dbe0"
 
-NAME = 34  # characters of a name on an axis
+NAME = 40  # characters of a name on an axis
 WIDTH = 5.4  # inches: on a telephone the whole figure is still legible
 MOST = 24  # rows in a figure: more cannot be read
 
@@ -75,10 +75,21 @@ def legend(ax: Axes, columns: int = 3, below: float = 0.0) -> None:
 
 
 def floats(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    """A column as numbers; what is none, such as a value that was never logged, becomes NaN."""
+    """A column as numbers; what is none, or was never logged, becomes NaN."""
+    import numpy as np
     import pandas as pd
 
+    if column not in table:
+        return np.full(len(table), np.nan)
     return pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+
+
+def epochs(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Numbers of the epochs, counted from 1 where the log does not have them all."""
+    import numpy as np
+
+    numbers = floats(table, "epoch")
+    return numbers if np.isfinite(numbers).all() else np.arange(1.0, len(numbers) + 1)
 
 
 def sentence(ax: Axes, text: str) -> Axes:

@@ -77,10 +77,13 @@ def percent(share: Any, digits: int = 1) -> str:
 def points(change: Any) -> str:
     """A difference of two shares in percentage points.
 
-    >>> points(0.0394), points(-0.001)
-    ('+3.9 points', '−0.1 points')
+    >>> points(0.0394), points(-0.001), points(0.0)
+    ('+3.9 points', '−0.1 points', '0.0 points')
     """
-    return _minus(f"{100 * change:+.1f} points") if change is not None and known(float(change)) else NOTHING
+    if change is None or not known(float(change)):
+        return NOTHING
+    tenths = round(1000 * change)
+    return _minus(f"{tenths / 10:+.1f} points") if tenths else "0.0 points"
 
 
 def p_value(p: Any) -> str:
@@ -131,12 +134,14 @@ def flops(operations: Any) -> str:
 
 
 def ratio(fixed: int, broken: int) -> str:
-    """Fixed to broken, reduced where something broke.
+    """Fixed to broken, per broken one.
 
-    >>> ratio(129, 51), ratio(12, 0)
-    ('2.5 : 1', '12 : 0')
+    >>> ratio(129, 51), ratio(12, 0), ratio(0, 0)
+    ('2.5 : 1', 'nothing broke', 'nothing moved')
     """
-    return f"{fixed / broken:.1f} : 1" if broken else f"{fixed} : 0"
+    if broken:
+        return f"{fixed / broken:.1f} : 1"
+    return "nothing broke" if fixed else "nothing moved"
 
 
 def several(n: int, thing: str, things: str | None = None) -> str:

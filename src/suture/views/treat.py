@@ -9,7 +9,7 @@ import numpy as np
 from suture.stages.treat import PATCH, UNDO
 from suture.views.grid import Column, Grid, column, stacked
 from suture.views.render import image, render, standalone
-from suture.views.style import BLUE, GREEN, VERMILLION, axes, dress, floats, sentence
+from suture.views.style import BLUE, GREEN, VERMILLION, axes, dress, epochs, floats, sentence
 from suture.views.text import NOTHING, count, flops, listed, number, percent, seconds, several, signed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def figure(result: Treatment, ax: Axes | None = None) -> Axes:
     ax = ax or axes(height=1.4 + 0.9 * len(curves))
     divider = make_axes_locatable(ax)
     panels = [ax, *(divider.append_axes("bottom", size="55%", pad=0.42, sharex=ax) for _ in curves[1:])]
-    x = floats(result.history, "epoch")
+    x = epochs(result.history)
     style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) <= 40 else {}
     for panel, (key, name, colour) in zip(panels, curves, strict=True):
         panel.plot(x, floats(result.history, key), color=colour, linewidth=1.8, **style)
@@ -52,7 +52,7 @@ def figure(result: Treatment, ax: Axes | None = None) -> Axes:
 
 def _curves(result: Treatment) -> list[tuple[str, str, str]]:
     """Columns of the history that hold numbers."""
-    return [c for c in CURVES if c[0] in result.history and np.isfinite(floats(result.history, c[0])).any()]
+    return [c for c in CURVES if np.isfinite(floats(result.history, c[0])).any()]
 
 
 def cost(result: Treatment) -> Grid:
@@ -63,7 +63,7 @@ def cost(result: Treatment) -> Grid:
     rows = [
         ["parameters trained", count(c.parameters), count(c.all_parameters), _share(c.parameters, c.all_parameters)],
         ["compute, measured", flops(c.flops), flops(c.full_flops), percent(c.share) if c.full_flops else NOTHING],
-        ["the paper's formula", f"{c.groups} groups", f"{c.all_groups} groups", percent(c.paper_share)],
+        ["the paper's formula", several(c.groups, "group"), several(c.all_groups, "group"), percent(c.paper_share)],
     ]
     note = (
         f"{several(c.epochs, 'epoch')} in {seconds(c.seconds)}. Full fine-tuning: the same steps with every parameter "

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from suture.stats import wilson
 from suture.views.diagnose import attributions
 from suture.views.grid import Column, Grid, column
 from suture.views.render import image, render, standalone, thumbnail
-from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
+from suture.views.style import BLUE, MUTED, VERMILLION, dress, floats, legend, name_rows, rows
 from suture.views.text import count, p_value, percent, plain, points, ratio, several, signed
 
 if TYPE_CHECKING:
-    import pandas as pd
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from rich.table import Table
@@ -72,11 +72,13 @@ def _share(row: dict[str, Any], when: str) -> tuple[float, Interval]:
 
 def _most_changed(per_class: pd.DataFrame) -> list[dict[str, Any]]:
     """Classes in their order, those whose accuracy changed most where there are many."""
-    if not len(per_class):
-        return []
-    change = (per_class["after"] - per_class["before"]).abs().astype(float)
+    change = _change(per_class).abs().dropna()
     kept = change.sort_values(ascending=False, kind="stable").index[:CLASSES].sort_values()
     return [{str(k): v for k, v in row.items()} for row in per_class.loc[kept].to_dict("records")]
+
+
+def _change(per_class: pd.DataFrame) -> pd.Series:
+    return pd.Series(floats(per_class, "after") - floats(per_class, "before"), index=per_class.index)
 
 
 def grid(result: Verification) -> Grid:
@@ -104,12 +106,11 @@ def grid(result: Verification) -> Grid:
 
 def per_class(result: Verification) -> Grid:
     """Accuracy per class, largest loss first."""
-    change = result.per_class["after"] - result.per_class["before"]
-    order = change.astype(float).sort_values(kind="stable").index
+    classes = result.per_class.assign(change=_change(result.per_class)).sort_values("change", kind="stable")
     rows_ = [
         [str(r["class"]), count(r["n"]), percent(r["before"]), percent(r["after"]),
-         points(r["after"] - r["before"]), count(r["fixed"]), count(r["broken"])]
-        for r in result.per_class.loc[order].to_dict("records")
+         points(r["change"]), count(r["fixed"]), count(r["broken"])]
+        for r in classes.to_dict("records")
     ]  # fmt: skip
     columns = [Column("Class"), *column("Examples", "Before", "After", "Change", "Fixed", "Broken")]
     half = LONGEST // 2
@@ -202,8 +203,9 @@ def pairs_sentence(result: Verification, diagnosis: Diagnosis | None) -> str:
     parts = []
     for these, name in ((hit, "the targeted confusions"), (~hit, "all others")):
         was, now = (int(result.pairs.loc[these, when].sum()) for when in ("before", "after"))
-        parts.append(f"{name} went from {count(was)} to {several(now, 'error')}")
-    return f"Together, {parts[0]}; {parts[1]}."
+        if was or now:
+            parts.append(f"{name} went from {count(was)} to {several(now, 'error')}")
+    return f"Together, {'; '.join(parts)}." if parts else ""
 
 
 def _gallery(result: Verification, kind: str, groups: dict[tuple[str, str], str]) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""Products of the Hessian and of the GGN with vectors, by differentiating twice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from suture.errors import InvalidArgumentError
+
+Vectors = list[Tensor]
+"""A vector over the parameters, as one tensor per parameter and of its shape."""
+
+Product = Callable[[Vectors], Vectors]
+"""v ↦ Av, for a symmetric matrix A over the parameters."""
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Gradients on, and attention by kernels whose backward pass has a derivative itself."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def hessian_product(loss: Tensor, parameters: Sequence[Tensor]) -> Product:
+    """Products with the block of a loss's Hessian that belongs to some parameters.
+
+    The graph of the gradient is made once and kept as long as the product is.
+
+    Args:
+        loss: a scalar with a graph.
+        parameters: tensors that require gradients; the loss need not depend on them.
+    """
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    # A gradient without a graph is constant: the loss is linear in that parameter, or independent of it.
+    curved = [i for i, gradient in enumerate(gradients) if gradient.requires_grad]
+
+    def product(vectors: Vectors) -> Vectors:
+        return _pull([gradients[i] for i in curved], parameters, [vectors[i] for i in curved])
+
+    return product
+
+
+def ggn_product(outputs: Any, loss: Callable[[Any], Tensor], parameters: Sequence[Tensor]) -> Product:
+    """Products with a block of the GGN: v ↦ Jᵀ(H_z(Jv)).
+
+    Jv comes from two reverse passes (the derivative of w ↦ Jᵀw, which is linear), so that whatever
+    has a second derivative in torch also has a GGN.
+
+    Args:
+        outputs: a tensor with a graph, or tuples, lists and dicts of them.
+        loss: outputs → scalar.
+        parameters: tensors that require gradients.
+
+    Raises:
+        InvalidArgumentError: the outputs hold no tensor that depends on a parameter.
+    """
+    tensors = list(_differentiable(outputs))
+    if not tensors:
+        raise InvalidArgumentError(
+            f"the GGN needs outputs that are tensors with gradients, or tuples, lists or dicts of them, and the task "
+            f"gave a {type(outputs).__name__}; use kind='hessian'"
+        )
+    cut = [z.detach().requires_grad_() for z in tensors]
+    inner = hessian_product(loss(_replaced(outputs, iter(cut))), cut)
+    weights = [torch.zeros_like(z, requires_grad=True) for z in tensors]
+    pulled = torch.autograd.grad(tensors, parameters, weights, create_graph=True, materialize_grads=True)
+    moved = [i for i, gradient in enumerate(pulled) if gradient.requires_grad]
+
+    def product(vectors: Vectors) -> Vectors:
+        pushed = _pull([pulled[i] for i in moved], weights, [vectors[i] for i in moved])
+        return _pull(tensors, parameters, inner(pushed))
+
+    return product
+
+
+def _pull(of: Sequence[Tensor], to: Sequence[Tensor], weights: Sequence[Tensor]) -> Vectors:
+    """Gradients of the weighted sum of ``of``, keeping the graph for the next product."""
+    if not of:
+        return [torch.zeros_like(tensor) for tensor in to]
+    return list(torch.autograd.grad(of, to, weights, retain_graph=True, materialize_grads=True))
+
+
+def _differentiable(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        if outputs.requires_grad:
+            yield outputs
+    elif isinstance(outputs, dict):
+        yield from _differentiable(list(outputs.values()))
+    elif isinstance(outputs, list | tuple):
+        for item in outputs:
+            yield from _differentiable(item)
+
+
+def _replaced(outputs: Any, by: Iterator[Tensor]) -> Any:
+    """The outputs with each tensor that `_differentiable` finds replaced by the next one."""
+    if isinstance(outputs, Tensor):
+        return next(by) if outputs.requires_grad else outputs
+    if isinstance(outputs, dict):
+        return {key: _replaced(value, by) for key, value in outputs.items()}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return type(outputs)(*(_replaced(item, by) for item in outputs))
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(_replaced(item, by) for item in outputs)
+    return outputs

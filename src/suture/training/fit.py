@@ -1,0 +1,120 @@
+"""Train a network from a recipe into a directory: weights, log, and a checkpoint to resume from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from suture.errors import RunError
+from suture.images import ImageFormat
+from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
+from suture.tasks import Examples, Task, evaluate
+from suture.training.checkpoints import Checkpoints
+from suture.training.loop import Row, TrainingRun, train
+from suture.training.presets import Recipe
+
+WEIGHTS, HISTORY, DESCRIPTION = "weights.safetensors", "history.csv", "training.json"
+
+
+class Logger(Protocol):
+    """Where rows of the history go besides the CSV file, such as TensorBoard."""
+
+    def log(self, row: Row) -> None:
+        """Record one epoch."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished training.
+
+    Attributes:
+        weights: path of the weights.
+        log: path of the history, as `suture.scan` reads it.
+        history: the same as a table: epoch, lr, momentum, loss, accuracy, seconds, and test_accuracy, test_loss
+            when there were test examples.
+        stopped: why it ended early, or None.
+    """
+
+    weights: Path
+    log: Path
+    history: pd.DataFrame
+    stopped: str | None
+
+
+def fit(
+    build: Callable[[], nn.Module],
+    examples: Examples,
+    task: Task,
+    recipe: Recipe,
+    out: Path,
+    *,
+    test: Examples | None = None,
+    seed: int = 42,
+    device: torch.device | str = "cpu",
+    image: ImageFormat | None = None,
+    identity: str = "",
+    loggers: Callable[[], list[Logger]] = list,
+) -> Fit:
+    """Train a network that `build` makes, evaluating it on `test` after each epoch.
+
+    Killed at any time, the same call continues after the last finished epoch, and ends with the same weights
+    bit by bit on a CPU. A finished training is not done again.
+
+    Args:
+        build: makes the network; random numbers it draws come from `seed`.
+        out: directory of the weights, the log and the checkpoint.
+        identity: a fingerprint of the model's code and the data; `out` is refused for another one.
+        loggers: makes loggers when there is something to train.
+
+    Raises:
+        RunError: `out` holds another training.
+    """
+    device = torch.device(device)
+    directory = RunDir(out)
+    key = fingerprint(recipe.model_dump(mode="json"), seed, identity, len(examples))
+    description = out / DESCRIPTION
+    with directory.lock():
+        if description.exists() and (stored := read_json(description))["key"] != key:
+            raise RunError(f"{out} holds another training ({stored['recipe']}); choose another --out")
+        write_json(description, {"key": key, "recipe": recipe.model_dump(mode="json"), "seed": seed})
+        if not (out / WEIGHTS).exists():
+            model, run = _train(build, examples, task, recipe, out, test, seed, device, image, key, loggers())
+            with replacing(out / WEIGHTS) as temporary:
+                state = {name: tensor.cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+                save_file(state, temporary, metadata={"stopped": run.stopped or ""})
+            Checkpoints(out, key).clear()
+            return Fit(out / WEIGHTS, out / HISTORY, run.history, run.stopped)
+    return Fit(out / WEIGHTS, out / HISTORY, pd.read_csv(out / HISTORY), None)
+
+
+def _train(
+    build: Callable[[], nn.Module], examples: Examples, task: Task, recipe: Recipe, out: Path, test: Examples | None,
+    seed: int, device: torch.device, image: ImageFormat | None, key: str, loggers: list[Logger],
+) -> tuple[nn.Module, TrainingRun]:  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build().to(device)
+    optimizer, schedules = recipe.build(model.parameters())
+
+    def after_epoch(epoch: int, model: nn.Module) -> Row:
+        if test is None:
+            return {}
+        found = evaluate(model, test, task, device=device, name="the test examples")
+        return {"test_accuracy": found.accuracy, "test_loss": float(found.losses.mean())}
+
+    def keep(rows: list[Row]) -> None:
+        write_atomic(out / HISTORY, pd.DataFrame(rows).to_csv(index=False))
+        for logger in loggers:
+            logger.log(rows[-1])
+
+    run = train(
+        model, examples, task, optimizer, schedules, epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed,
+        device=device, augment=recipe.augment, image=image, clip=recipe.clip, checkpoints=Checkpoints(out, key),
+        after_epoch=after_epoch, after_checkpoint=keep,
+    )  # fmt: skip
+    return model, run

@@ -1,0 +1,277 @@
+"""Figure, table and HTML of every result: ordinary, empty, strange and hostile."""
+
+import doctest
+import io
+import subprocess
+import sys
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from suture.stats import Flips, Verdict
+from suture.views import diagnose, localize, scan, style, text, treat, verify
+from suture.views.grid import Column, Grid, escaped
+from tests.views.results import (
+    HOSTILE,
+    SCRIPT,
+    UNWRITABLE,
+    diagnosed,
+    diagnosed_without_classes,
+    localized,
+    localized_without_errors,
+    noise,
+    scanned,
+    treated,
+    untreated,
+    verified,
+    verified_unchanged,
+    verified_without_classes,
+)
+
+VIEWS = {"scan": scan, "localize": localize, "diagnose": diagnose, "treat": treat, "verify": verify}
+NAN = float("nan")
+STRANGE = [*HOSTILE, UNWRITABLE]
+
+DRAWN = {
+    "scan": lambda: scanned(),
+    "scan of one epoch": lambda: scanned(1),
+    "long scan": lambda: scanned(3000),
+    "scan without epoch numbers": lambda: scanned(epochs=scanned().epochs.assign(epoch=NAN)),
+    "localize": lambda: localized(),
+    "localize, many groups": lambda: localized([f"layer{i}.weight" for i in range(200)]),
+    "localize, hostile": lambda: localized(STRANGE),
+    "localize, no top": lambda: localized(top=None, flagged=[]),
+    "localize, no nulls": lambda: localized(
+        null_correct=localized().scores * NAN, null_random=localized().scores * NAN
+    ),
+    "localize, one NaN": lambda: localized(scores=localized().scores.mask(localized().scores == 2.0)),
+    "localize, infinite": lambda: localized(scores=localized().scores.replace(2.0, np.inf)),
+    "localize, negative": lambda: localized(scores=-localized().scores),
+    "localize, all zero": lambda: localized(scores=localized().scores * 0),
+    "diagnose": lambda: diagnosed(),
+    "diagnose, hostile": lambda: diagnosed(STRANGE, STRANGE),
+    "diagnose, many": lambda: diagnosed([f"class {i}" for i in range(60)]),
+    "diagnose, none attributed": lambda: diagnosed_without_classes_but_confusions(),
+    "treat": lambda: treated(),
+    "treat, hostile": lambda: treated(STRANGE, note=SCRIPT, kept=SCRIPT),
+    "treat, one epoch": lambda: treated(history=treated().history.head(1)),
+    "treat, no momentum": lambda: treated(history=treated().history.assign(momentum=None)),
+    "verify": lambda: verified(),
+    "verify, hostile": lambda: verified(STRANGE),
+    "verify, without classes": verified_without_classes,
+    "verify, unchanged": verified_unchanged,
+    "verify, many classes": lambda: verified([f"class {i}" for i in range(300)]),
+    "verify, unknown accuracies": lambda: verified(per_class=verified().per_class.assign(before=None, after=None)),
+    "verify, nothing right": lambda: verified(moves=Flips(fixed=3, broken=0, both_right=0, both_wrong=7)),
+}
+EMPTY = {
+    "scan, no epochs": lambda: scanned(epochs=scanned().epochs.head(0), counts={}),
+    "localize, no errors": localized_without_errors,
+    "diagnose, no classes": diagnosed_without_classes,
+    "diagnose, no errors": lambda: diagnosed_without_classes(0),
+    "treat, nothing": untreated,
+    "treat, all NaN": lambda: treated(history=treated().history * NAN),
+}
+
+
+def diagnosed_without_classes_but_confusions() -> Any:
+    found = diagnosed(pictures=False)
+    return type(found)(pairs=found.pairs.head(0), confusion=found.confusion, exemplars={}, n_errors=found.n_errors)
+
+
+def printed(table: Any, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(table, highlight=False)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("make", DRAWN.values(), ids=DRAWN.keys())
+def test_every_figure_has_a_title_and_labelled_axes(make: Any) -> None:
+    result = make()
+    ax = result.plot()
+    panels = ax.get_figure().axes
+    assert all(panel.get_title(loc="left") for panel in panels)
+    assert panels[-1].get_xlabel()
+    assert ax.get_legend() or ax.get_ylabel() or len(ax.get_yticklabels())
+    assert style.svg(lambda: VIEWS[result.stage].figure(result)).startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("make", EMPTY.values(), ids=EMPTY.keys())
+def test_a_figure_of_nothing_is_a_sentence(make: Any) -> None:
+    ax = make().plot()
+    assert not ax.axison
+    assert ax.texts[0].get_text().endswith(".")
+
+
+@pytest.mark.parametrize("make", [*DRAWN.values(), *EMPTY.values()], ids=[*DRAWN, *EMPTY])
+def test_tables_and_html_render_and_panels_are_never_empty(make: Any) -> None:
+    result = make()
+    printed(result.table(), width=60)
+    html = result._repr_html_()
+    assert html.startswith('<div class="suture notebook">')
+    assert "<script" not in html
+    assert "nan" not in html.split("</style>")[1].replace("data:image", "").lower().split("base64")[0]
+    assert html.count("<tbody>\n</tbody>") == 0
+
+
+@pytest.mark.parametrize("make", EMPTY.values(), ids=EMPTY.keys())
+def test_a_missing_figure_is_left_out(make: Any) -> None:
+    assert "<figure" not in make()._repr_html_()
+
+
+def test_figures_are_drawn_on_axes_that_are_given() -> None:
+    for make in (scanned, localized, diagnosed, treated, verified):
+        ax = Figure().add_subplot()
+        assert make().plot(ax) is ax
+
+
+def test_dollars_are_not_mathematics() -> None:
+    for result in (localized(STRANGE), diagnosed(STRANGE, STRANGE), verified(STRANGE)):
+        drawn = style.svg(lambda result=result: VIEWS[result.stage].figure(result)).decode()
+        assert "$x_$" in drawn
+        assert "<script" not in drawn
+
+
+def test_figures_do_not_depend_on_the_users_settings_and_repeat() -> None:
+    first = style.svg(lambda: verify.figure(verified()))
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "svg.fonttype": "path"}):
+        assert style.svg(lambda: verify.figure(verified())) == first
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_importing_views_imports_no_matplotlib_and_drawing_no_pyplot() -> None:
+    code = (
+        "import sys; from suture.views import page, export; assert 'matplotlib' not in sys.modules, 'import';"
+        "from tests.views.results import *; from suture.views import style, scan, treat;"
+        "style.svg(lambda: treat.figure(treated())); style.svg(lambda: scan.figure(scanned()));"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'draw'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_text_examples() -> None:
+    assert doctest.testmod(text).failed == 0
+
+
+def test_foreign_text_cannot_steer_a_terminal_or_spoil_a_file() -> None:
+    shown = text.plain("a\x1b[31m\u202eb\udcff\x00\ufffe")
+    assert shown == "a\ufffd[31m\ufffdb\ufffd\ufffd\ufffd"
+    shown.encode()
+    assert len(text.plain("n" * 500, 40)) == 40
+
+
+def test_rich_tables_show_markup_as_it_is() -> None:
+    shown = printed(
+        Grid("[red]x[/nonsense]", [Column("[b]"), Column("c")], [["[/bold]", "long enough for the title"]]).rich()
+    )
+    assert "[red]x[/nonsense]" in shown
+    assert "[/bold]" in shown
+
+
+def test_markdown_escapes_what_would_act() -> None:
+    assert escaped("a|b <i> [x](y) $z$ `c`") == r"a\|b &lt;i&gt; \[x\](y) \$z\$ \`c\`"
+    lines = Grid("T", [Column("a"), Column("b", numeric=True)], [["x|y\nz", "1"]], note="n").markdown().splitlines()
+    assert lines[2:5] == ["| a | b |", "| --- | ---: |", r"| x\|y z | 1 |"]
+
+
+def test_scan_counts_and_colours_every_epoch() -> None:
+    result = scanned(200)
+    spans = scan._spans(result.epochs)
+    for regime, stretches in spans.items():
+        assert sum(width for _, width in stretches) == pytest.approx(result.counts[str(regime)])
+    assert set(map(str, spans)) == {name for name, n in result.counts.items() if n}
+    assert "Assumed: something." in printed(scanned(assumed="something").table())
+
+
+def test_localize_says_when_the_top_group_also_leads_on_correct_examples() -> None:
+    same, other = localized(), localized(null_correct=localized().scores.iloc[::-1].set_axis(["conv1", "layer1", "fc"]))
+    assert any("also comes first on correct examples" in found for found in localize.findings(same))
+    assert not any("also comes first" in found for found in localize.findings(other))
+    assert "50.0\xa0% of the total, against 50.0\xa0% on correct examples" in " ".join(localize.findings(same))
+
+
+def test_localize_says_no_group_stands_out_and_warns_of_the_median_rule() -> None:
+    assert "No group stands out." in localize.findings(localized(top=None))
+    assert "about half of them, whatever the model" in str(localize.html(localized()))
+    assert "about half of them" not in str(localize.html(localized(rule="first")))
+
+
+def test_localize_derives_shares_of_parameters_where_it_can() -> None:
+    grid = localize.grid(localized())
+    assert [row[5] for row in grid.rows] == ["16.7\xa0%", "33.3\xa0%", "50.0\xa0%"]
+    assert grid.rows[2][-1] == "top, flagged"
+    only = localized().scores[["relative"]]
+    assert len(localize.grid(localized(scores=only, null_correct=only, null_random=only)).columns) == 6
+
+
+def test_large_tables_are_cut_and_say_so() -> None:
+    many = localize.grid(localized([f"g{i}" for i in range(200)]))
+    assert len(many.rows) == localize.LONGEST
+    assert many.note.startswith("60 of 200 groups")
+    classes = verify.per_class(verified([f"class {i}" for i in range(300)]))
+    assert len(classes.rows) == verify.LONGEST
+    assert "300" in classes.note
+
+
+def test_treat_shows_cost_beside_the_papers_formula() -> None:
+    shown = printed(treated().table())
+    for part in ("4.00 GFLOP", "40.0\xa0%", "the paper's formula", "33.3\xa0%", "3 epochs in 3.0 s", "kept"):
+        assert part in shown
+    assert "no group was flagged" in printed(untreated().table())
+
+
+def test_treat_says_how_to_apply_and_revert_only_where_there_is_a_patch() -> None:
+    assert "suture apply treat/patch.safetensors --weights w.pt --out" in str(treat.section(treated(), "w.pt"))
+    assert "suture apply" not in str(treat.section(untreated()))
+
+
+def test_verify_numbers() -> None:
+    shown = printed(verified().table())
+    for part in ("75.0\xa0%", "87.0\xa0%", "+24", "7.0 × 10⁻⁵", "3.0\xa0%", "4.0\xa0%", "20.0\xa0%", "better"):
+        assert part in shown
+    assert "churn" not in printed(verified_without_classes().table())
+
+
+def test_verify_fourfold_table_adds_up() -> None:
+    moves = Flips(fixed=30, broken=6, both_right=144, both_wrong=20)
+    cells = [int(cell.split()[0]) for row in verify.outcomes(verified(moves=moves)).rows for cell in row[1:]]
+    assert cells == [144, 6, 30, 20]
+
+
+def test_verify_names_the_targeted_pairs_and_the_attributed_group() -> None:
+    result, why = verified(), diagnosed(groups=["layer2"])
+    grid = verify.targeted(result, why)
+    assert grid.rows[0] == ["cat", "dog", "layer2", "9", "4", "−5"]
+    assert not verify.moved(result, why)
+    assert verify.moved(result, None).rows[0] == ["cat", "dog", "9", "4", "−5"]
+    assert verify.pairs_sentence(result, why) == "Together, the targeted confusions went from 27 to 12 errors."
+    assert str(verify.section(result, why)).count("layer2</span>") == 6
+    assert "layer2</span>" not in str(verify.section(result))
+
+
+def test_verify_pairs_that_no_longer_occur_went_to_zero() -> None:
+    gone = verified(pairs=pd.DataFrame(columns=["true", "predicted", "before", "after", "change"]))
+    assert verify.targeted(gone, diagnosed()).rows[0][3:] == ["0", "0", "0"]
+
+
+def test_verify_shows_names_where_there_are_no_pictures() -> None:
+    html = str(verify.section(verified_without_classes()))
+    assert "example 3" in html
+    assert 'class="thumb' not in html
+
+
+def test_verify_tolerates_fewer_pictures_than_examples() -> None:
+    html = str(verify.section(verified(pictures={"fixed": noise(1, 8, 8, 1)})))
+    assert html.count('class="thumb') == 1
+
+
+def test_banner_drops_the_verdict_from_its_reason() -> None:
+    assert verify.headline(verified())["reason"] == "On 200 unseen examples this was seen."
+    odd = verified(sentence="It depends: on much.", verdict=Verdict.CANNOT_TELL)
+    assert verify.headline(odd)["reason"] == "It depends: on much."
