@@ -386,7 +386,7 @@ def _safe() -> bytes:
     return save({"weight": torch.zeros(100)})
 
 
-USELESS: dict[str, tuple[str, bytes, str]] = {
+BROKEN_WEIGHTS: dict[str, tuple[str, bytes, str]] = {
     "empty torch file": ("w.pt", b"", "is empty"),
     "empty safetensors": ("w.safetensors", b"", "is empty"),
     "text": ("w.pt", b"hello\n", "is no weights file"),
@@ -404,9 +404,9 @@ USELESS: dict[str, tuple[str, bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", USELESS)
+@pytest.mark.parametrize("kind", BROKEN_WEIGHTS)
 def test_a_file_without_weights(tmp_path: Path, kind: str) -> None:
-    name, content, part = USELESS[kind]
+    name, content, part = BROKEN_WEIGHTS[kind]
     (tmp_path / name).write_bytes(content)
     refused(DataError, lambda: load_checkpoint(tmp_path / name), str(tmp_path / name), part)
 

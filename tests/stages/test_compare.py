@@ -93,7 +93,7 @@ def test_a_comparison_survives_the_disk_and_can_be_shown(tmp_path: Path) -> None
     found.save(tmp_path)
     assert suture.Comparison.load(tmp_path).to_dict() == found.to_dict()
     assert "<b>" not in found._repr_html_()
-    assert found.table().row_count == 3
+    assert found.table().row_count == 4
 
 
 def permuted(values: list[float]) -> Iterator[tuple[list[float], list[int]]]:

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from suture.cli import help as help_panel
-from suture.cli import patches, repair
+from suture.cli import patches, repair, training
 from suture.errors import SutureError
+
+INTERRUPTED = "interrupted; the same command continues where it stopped"
 
 # Typer carries its own click, so its exception classes are reached through the one it makes public.
 ClickException: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -29,6 +31,7 @@ app = typer.Typer(
 )
 repair.add_to(app)
 patches.add_to(app)
+training.add_to(app)
 help_panel.add_to(app)
 
 
@@ -58,11 +61,11 @@ def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments or ["--help"], prog_name="suture", standalone_mode=False)
-        return int(code or 0)
+        return _fail(INTERRUPTED, 130) if code == 130 else int(code or 0)  # what typer makes of Ctrl-C
     except ClickException as error:
         return _fail(_sentence(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; the same command continues where it stopped", 130)
+        return _fail(INTERRUPTED, 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

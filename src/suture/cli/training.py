@@ -80,10 +80,11 @@ def train(
         seed=seed, device=pick_device(device), image=asked.image, loggers=loggers,
         identity=fingerprint(asked.model_dump(mode="json"), asked.code),
     )  # fmt: skip
-    _print(scan(load_history(result.log)).table())
-    last = result.history.iloc[-1]
-    accuracy = last.get("test_accuracy", last["accuracy"])
-    typer.echo(f"{result.weights}: epoch {last['epoch']:.0f}, loss {last['loss']:.4f}, accuracy {accuracy:.2%}")
+    if len(result.history):
+        _print(scan(load_history(result.log)).table())
+        last = result.history.iloc[-1]
+        accuracy = last.get("test_accuracy", last["accuracy"])
+        typer.echo(f"{result.weights}: epoch {last['epoch']:.0f}, loss {last['loss']:.4f}, accuracy {accuracy:.2%}")
     if result.stopped:
         raise NonFiniteError(result.stopped)
 

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,7 @@ def load_function(spec: str, names: Sequence[str]) -> Callable[..., Any]:
         SutureError: it does not exist, or importing it fails.
         InvalidArgumentError: it is no function, or parameters are unknown or missing.
     """
-    from suture.loading import load_object  # noqa: PLC0415
-
-    function = load_object(spec)
+    function = _loaded(spec, _source(spec.rpartition(":")[0]))
     if not callable(function):
         raise InvalidArgumentError(f"{spec} is a {type(function).__name__} and no function")
     takes = inspect.signature(function).parameters.values()
@@ -137,6 +136,14 @@ def record_failure(task: Task, reason: str, details: str) -> str:
     """Write ``error.txt``; the reason on one line."""
     write_atomic(task.directory / ERROR, details)
     return " ".join(reason.split())
+
+
+@cache
+def _loaded(spec: str, source: str) -> Any:
+    """What a spec names, once per process as long as its source stays: what the file keeps in memory is kept."""
+    from suture.loading import load_object  # noqa: PLC0415
+
+    return load_object(spec)
 
 
 def _call(task: Task) -> Any:

@@ -5,7 +5,7 @@
         for task in tasks:
             yield task, attempt(task)     # attempt(task) may run wherever task.directory can be written
 
-It takes the tasks that are not finished and how many may run at a time, and yields each with the sentence of why
+It is a generator: it takes the tasks that are not finished and how many may run at a time, and yields each with the sentence of why
 it failed, or None, in whatever order they end. A task that fails never keeps it from the others.
 """
 
@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -24,7 +24,7 @@ from suture.registry import Registry
 from suture.studies.cells import Task, attempt, record_failure
 
 Ended = tuple[Task, str | None]
-Executor = Callable[[Sequence[Task], int], Iterator[Ended]]
+Executor = Callable[[Sequence[Task], int], Generator[Ended]]
 
 EXECUTORS: Registry[Executor] = Registry("executor")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -36,14 +36,14 @@ def executor(name: str) -> Callable[[Executor], Executor]:
 
 
 @executor("inline")
-def inline(tasks: Sequence[Task], jobs: int) -> Iterator[Ended]:
+def inline(tasks: Sequence[Task], jobs: int) -> Generator[Ended]:
     """One after another in this process; `jobs` is not used."""
     for task in tasks:
         yield task, attempt(task)
 
 
 @executor("processes")
-def processes(tasks: Sequence[Task], jobs: int) -> Iterator[Ended]:
+def processes(tasks: Sequence[Task], jobs: int) -> Generator[Ended]:
     """In `jobs` fresh processes of this machine with one thread each.
 
     A cell that kills its process (out of memory, a crash in native code) fails alone: another process takes
@@ -53,8 +53,8 @@ def processes(tasks: Sequence[Task], jobs: int) -> Iterator[Ended]:
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
-                worker, task = idle.pop() if idle else _Worker.start(), waiting.popleft()
-                worker.pipe.send(task)
+                task = waiting.popleft()
+                worker = _handed_to(idle, task)
                 busy[worker.pipe] = worker, task
             for pipe in connection.wait(list(busy)):
                 worker, task = busy.pop(pipe)
@@ -88,6 +88,21 @@ class _Worker:
         self.process.terminate()
         self.process.join()
         self.pipe.close()
+
+
+def _handed_to(idle: list[_Worker], task: Task) -> _Worker:
+    """A worker that has been given the task: one that waits, unless it died while it waited, or a new one."""
+    while True:
+        fresh = not idle
+        worker = _Worker.start() if fresh else idle.pop()
+        try:
+            worker.pipe.send(task)
+        except OSError:
+            worker.stop()
+            if fresh:
+                raise
+        else:
+            return worker
 
 
 def _serve(pipe: Any) -> None:

@@ -44,28 +44,37 @@ def grids(result: Comparison) -> list[Grid]:
         for r in result.models.to_dict("records")
     ]
     categories = [[str(r["category"]), count(r["count"])] for r in result.categories.to_dict("records")]
-    pairs = [
-        [
-            f"{r['a']}, {r['b']}", count(r["only_a_wrong"]), count(r["only_b_wrong"]), p_value(r["p_value"]),
-            p_value(r["p_adjusted"]), count(r["both_wrong"]), count(r["both_expected"]), number(r["overlap"]),
-            p_value(r["p_overlap"]), percent(r["disagreement"]),
-        ]
-        for r in result.pairs.to_dict("records")
+    records = result.pairs.to_dict("records")
+    differ = [
+        [f"{r['a']}, {r['b']}", count(r["only_a_wrong"]), count(r["only_b_wrong"]), p_value(r["p_value"]),
+         p_value(r["p_adjusted"]), percent(r["disagreement"])]
+        for r in records
+    ]  # fmt: skip
+    overlap = [
+        [f"{r['a']}, {r['b']}", count(r["both_wrong"]), count(r["both_expected"]), number(r["overlap"]),
+         p_value(r["p_overlap"])]
+        for r in records
     ]  # fmt: skip
     return [
         Grid(
             f"Models on {count(result.n)} examples",
-            [Column("Model"), *column("Errors", "Accuracy", "95 % interval")], models,
+            [Column("Model"), *column("Errors", "Accuracy", "95 % interval")],
+            models,
         ),
         Grid("Who gets what wrong", [Column("Category"), *column("Examples")], categories, note="Rows overlap."),
         Grid(
-            "Pairs of models",
-            [Column("a, b"), *column("Only a wrong", "Only b wrong", "McNemar p", "p, Holm", "Both wrong",
-                                     "By chance", "Ratio", "p of ratio", "Disagree")],
-            pairs,
-            note="By chance: errors in common if the models erred independently.",
+            "Is one of a pair better?",
+            [Column("a, b"), *column("only a wrong", "only b wrong", "McNemar p", "p, Holm", "disagree")],
+            differ,
+            note="Exact McNemar test; Holm: adjusted for the number of pairs.",
         ),
-    ]  # fmt: skip
+        Grid(
+            "Do they err together?",
+            [Column("a, b"), *column("both wrong", "by chance", "ratio", "p")],
+            overlap,
+            note="By chance: errors in common if the models erred independently (hypergeometric test).",
+        ),
+    ]
 
 
 def table(result: Comparison) -> Table:

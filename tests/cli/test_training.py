@@ -1,0 +1,88 @@
+"""The verbs train and compare, as they are typed."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from suture.cli.app import _run
+
+MODEL, DATA = "tests.toys:untrained", "tests.toys:data"
+
+
+def train(out: Path, *more: str) -> int:
+    return _run(["train", "--model", MODEL, "--data", DATA, "--epochs", "2", "--out", str(out), *more])
+
+
+def test_train_then_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "a", "--preset", "physics", "--test", DATA) == 0
+    assert train(tmp_path / "b", "--preset", "adam") == 0
+    said = capsys.readouterr().out
+    assert "accuracy" in said
+    log = pd.read_csv(tmp_path / "a/history.csv")
+    assert log["momentum"].iloc[0] == 0.5
+    assert "test_accuracy" in log
+    models = [f"{n}={MODEL}@{tmp_path / n / 'weights.safetensors'}" for n in ("a", "b")]
+    assert _run(["compare", *models, "--data", DATA, "--out", str(tmp_path / "c")]) == 0
+    result = json.loads((tmp_path / "c/result.json").read_text())
+    assert result["n"] == 600
+    assert (tmp_path / "c/pairs.csv").exists()
+
+
+def test_a_second_call_does_not_train_again(tmp_path: Path) -> None:
+    assert train(tmp_path / "a") == 0
+    before = (tmp_path / "a/weights.safetensors").stat().st_mtime_ns
+    assert train(tmp_path / "a") == 0
+    assert (tmp_path / "a/weights.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "phisics"], "did you mean 'physics'"),
+        (["--preset", "absent.toml"], "no file absent.toml"),
+        (["--lr", "-1"], "'lr'"),
+        (["--test", "absent.zip"], "no data at"),
+        (["--device", "tpu"], "tpu"),
+    ],
+    ids=["preset", "file", "lr", "test", "device"],
+)
+def test_trainings_that_cannot_start_say_why_and_leave_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert train(tmp_path / "a", *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_of_another_training_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "a") == 0
+    capsys.readouterr()
+    assert train(tmp_path / "a", "--seed", "7") == 2
+    assert "another training" in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_ends_with_2_and_says_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "a", "--lr", "1e30") == 2
+    assert "not finite in epoch" in capsys.readouterr().err
+    assert (tmp_path / "a/weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (["a"], "names no model"),
+        ([f"a={MODEL}"], "two models or more"),
+        ([f"a={MODEL}", f"a={MODEL}"], "two models are called 'a'"),
+        ([f"a={MODEL}@absent.pt", f"b={MODEL}"], "the weights file absent.pt"),
+    ],
+    ids=["form", "one", "twice", "file"],
+)
+def test_comparisons_that_are_none(capsys: pytest.CaptureFixture[str], models: list[str], words: str) -> None:
+    assert _run(["compare", *models, "--data", DATA]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words in said
