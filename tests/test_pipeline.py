@@ -47,7 +47,14 @@ def test_a_run_leaves_everything_behind_and_a_second_call_does_nothing(tmp_path:
     results = run(toys.case(), tmp_path / "run", plan=toys.PLAN, history=history, say=said.append)
     assert list(results) == list(STAGES)
     assert len(said) == 5
-    for name in ("case.json", "splits.csv", "report.html", "log.txt", "treat/patch.safetensors", "treat/undo.safetensors"):
+    for name in (
+        "case.json",
+        "splits.csv",
+        "report.html",
+        "log.txt",
+        "treat/patch.safetensors",
+        "treat/undo.safetensors",
+    ):
         assert (tmp_path / "run" / name).stat().st_size > 0
     assert not list((tmp_path / "run/treat").glob("checkpoint*"))
     before = digests(tmp_path / "run")

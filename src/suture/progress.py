@@ -1,5 +1,6 @@
 """Progress bars on standard error for work that takes longer than a blink."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from time import monotonic
 from typing import TypeVar
@@ -21,7 +22,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     """
     from rich.console import Console  # noqa: PLC0415 - a program that never waits never pays for rich
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this one, wherever work that redirects standard error sends its own
     if not console.is_terminal:
         yield from items
         return

@@ -41,6 +41,10 @@ def load_broken():
     class Data(list):
         def __getitem__(self, i): return 1 / 0
     return Data(toys.data())
+def load_exits():
+    class Data(list):
+        def __getitem__(self, i): raise SystemExit(0)
+    return Data(toys.data())
 def load_outside(): return [(x, y + 5) for x, y in toys.data()]
 def load_negative(): return [(x, -1) for x, y in toys.data()]
 def load_fractions(): return [(x, float(y)) for x, y in toys.data()]
@@ -136,7 +140,7 @@ def refused(answer: object, *parts: str, stages: bool = False) -> None:
 
 TOYS = [
     # the model
-    ({"--model": "absent.py:net"}, ["there is no file absent.py"]),
+    ({"--model": "absent.py:net"}, ["there is no file", "absent.py"]),
     ({"--model": "code.py"}, ["'code.py' names no object", "FILE.py:NAME"]),
     ({"--model": "code.py:netz"}, ["code.py has no 'netz'"]),
     ({"--model": "code.py:nothin"}, ["did you mean 'nothing'?"]),
@@ -168,6 +172,7 @@ TOYS = [
     ({"--data": "code.py:load_empty"}, ["is empty"]),
     ({"--data": "code.py:load_bare"}, ["example 0 of data is int, not a pair (input, target)"]),
     ({"--data": "code.py:load_broken"}, ["reading example 0 of data failed: ZeroDivisionError"]),
+    ({"--data": "code.py:load_exits"}, ["ended the program"]),
     ({"--data": "code.py:load_splits"}, ["no split 'test'"]),
     ({"--data": "code.py:load_two"}, ["no examples to verify on"]),
     ({"--data": "code.py:load_same"}, ["also stand in 'diagnose'", "example 0", "remove one copy"]),
@@ -311,6 +316,11 @@ def test_a_model_that_cannot_take_these_inputs(
     suture: Suture, toy: Toy, nothing_happens: Path, change: dict[str, str | None]
 ) -> None:
     refused(suture(*run_toy(toy, nothing_happens, change)), "--size", stages=True)
+
+
+def test_a_plan_for_a_group_that_is_not_there(suture: Suture, toy: Toy, bad: Path, tmp_path: Path) -> None:
+    answer = suture(*toy.run(tmp_path / "run", "--plan", bad / "group.toml"))
+    refused(answer, "no group", "'layer9'", "there are first, norm, second, last", stages=True)
 
 
 # Where to write

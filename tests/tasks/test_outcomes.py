@@ -77,7 +77,7 @@ def test_inputs_may_be_dicts_or_tuples_and_outputs_may_have_logits() -> None:
 
 def test_batches_of_a_task_of_ones_own_reach_the_device_whole() -> None:
     task = toys.CopyTask()
-    (inputs, targets), = batches(toys.sentences(4, 0, 5), task, CPU, 10)
+    ((inputs, targets),) = batches(toys.sentences(4, 0, 5), task, CPU, 10)
     assert isinstance(inputs, toys.Text)
     assert targets.shape == inputs.tokens.shape
     moved = to_device({"a": [inputs], "b": "text"}, CPU)

@@ -1,17 +1,19 @@
 """The entry point: verbs by panel, errors as one sentence, exit codes that scripts can rely on.
 
-Exit codes: 0 done, 1 our own fault, 2 bad input, 3 a required verdict or bound was not met, 130 interrupted.
+Exit codes: 0 done, 1 our own fault, 2 bad input, 3 a required verdict or bound was not met or cells of a study failed,
+130 interrupted.
 """
 
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
 from suture.cli import help as help_panel
-from suture.cli import patches, repair, training
+from suture.cli import patches, repair, research, training
 from suture.errors import SutureError
 
 INTERRUPTED = "interrupted; the same command continues where it stopped"
@@ -32,6 +34,7 @@ app = typer.Typer(
 repair.add_to(app)
 patches.add_to(app)
 training.add_to(app)
+research.add_to(app)
 help_panel.add_to(app)
 
 
@@ -54,7 +57,15 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(_run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names and signs that the terminal cannot show are no fault
+    code = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has gone, as head does; the shutdown must not write again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -66,9 +77,10 @@ def _run(arguments: list[str]) -> int:
         return _fail(_sentence(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail(INTERRUPTED, 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer has silenced the streams
+            return 0
+        return _fail("code of the model, the task or the data ended the program; take the exit out of it", 2)
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()

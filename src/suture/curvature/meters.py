@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from suture.curvature.eigenvalues import eigenvalues
 from suture.curvature.operators import CurvatureOperator, Kind, MeanProduct
-from suture.curvature.products import Product, hessian_product, twice_differentiable
+from suture.curvature.products import Product, slope_product, twice_differentiable
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.gradients.engine import differentiable
 from suture.tasks import TASKS, Batch, Task
@@ -51,8 +51,8 @@ class Meter(ABC):
             raise InvalidArgumentError(f"along must be 'top' or 'gradient', got '{self.along}'")
 
     @abstractmethod
-    def products(self, device: torch.device) -> AbstractContextManager[Products]:
-        """The products with the matrix at the present parameters, for use inside a ``with`` block."""
+    def products(self, parameters: Sequence[Tensor]) -> AbstractContextManager[Products]:
+        """The products with the matrix over all parameters of the optimizer, for use inside a ``with`` block."""
 
     def __call__(self, optimizer: Optimizer) -> list[float]:
         """λ of each param group; 0 for one without trainable parameters.
@@ -64,8 +64,7 @@ class Meter(ABC):
         groups = [[p for p in group["params"] if p.requires_grad] for group in optimizer.param_groups]
         if not any(groups):
             return [0.0] * len(groups)
-        device = next(p.device for group in groups for p in group)
-        with self.products(device) as products:
+        with self.products([p for group in groups for p in group]) as products:
             return [self._measure(products(group), group) if group else 0.0 for group in groups]
 
     def _measure(self, product: Product, parameters: Sequence[Tensor]) -> float:
@@ -90,24 +89,20 @@ class LossMeter(Meter):
     loss: Callable[[], Tensor]
 
     @contextmanager
-    def products(self, device: torch.device) -> Iterator[Products]:
+    def products(self, parameters: Sequence[Tensor]) -> Iterator[Products]:
         """See Meter; one graph serves all param groups.
 
         Raises:
-            InvalidArgumentError: the function gives no scalar with a graph.
+            InvalidArgumentError: the function gives no scalar with a graph that leads to the parameters.
             NonFiniteError: the loss is NaN or infinite.
         """
+        devices = {p.device for p in parameters if p.device.type == "cuda"}
         with twice_differentiable():
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with torch.random.fork_rng(devices=list(devices)):
                 loss = self.loss()
-            if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-                raise InvalidArgumentError(
-                    f"the loss to measure must be a scalar tensor that depends on parameters, got {_described(loss)}; "
-                    "return criterion(model(inputs), targets) itself"
-                )
-            if not loss.isfinite():
-                raise NonFiniteError(f"the loss to measure is {float(loss)}, so it has no curvature; has it diverged?")
-            yield lambda parameters: _fresh(loss.reshape(()), parameters)
+            _check(loss)
+            gradients = dict(zip(parameters, _gradients(loss, parameters), strict=True))
+            yield lambda block: slope_product([gradients[p] for p in block], block)
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,14 @@ class ModelMeter(Meter):
             object.__setattr__(self, "batches", list(self.batches))
 
     @contextmanager
-    def products(self, device: torch.device) -> Iterator[Products]:
-        """See Meter; raises what `suture.curvature.operator` raises."""
+    def products(self, parameters: Sequence[Tensor]) -> Iterator[Products]:
+        """See Meter; raises what `suture.curvature.operator` raises, and InvalidArgumentError when the optimizer has
+        none of the model's parameters."""
+        if not set(parameters) & set(self.model.parameters()):
+            raise _foreign()
         task = TASKS[self.task]() if isinstance(self.task, str) else self.task
         with differentiable(self.model), twice_differentiable():
-            yield lambda parameters: MeanProduct(self.model, self.batches, task, parameters, self.kind)
+            yield lambda block: MeanProduct(self.model, self.batches, task, block, self.kind)
 
 
 def squared_gradient(optimizer: Optimizer) -> list[float]:
@@ -164,15 +162,34 @@ def _along_gradient(product: Product, parameters: Sequence[Tensor]) -> float:
     return sum(float((g.double() * h.detach().double()).sum()) for g, h in pairs) / square
 
 
-def _fresh(loss: Tensor, parameters: Sequence[Tensor]) -> Product:
+def _check(loss: object) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        raise InvalidArgumentError(
+            f"the loss to measure must be a scalar tensor that depends on parameters, got {_described(loss)}; "
+            "return criterion(model(inputs), targets) itself"
+        )
+    if not loss.isfinite():
+        raise NonFiniteError(f"the loss to measure is {loss.item()}, so it has no curvature; has it diverged?")
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
     try:
-        return hessian_product(loss, parameters)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
     except RuntimeError as error:
         if "backward through the graph a second time" not in str(error):
             raise
         raise InvalidArgumentError(
             "the loss to measure has been through backward() already; return it without calling backward"
         ) from None
+    if all(gradient is None for gradient in gradients):
+        raise _foreign()
+    return gradients
+
+
+def _foreign() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "what is to be measured depends on none of the optimizer's parameters; is it another model?"
+    )
 
 
 def _described(loss: object) -> str:

@@ -25,16 +25,13 @@ class CurvatureOperator(LinearOperator):
 
     Args:
         product: v ↦ Av.
-        parameters: the tensors that give order, shapes, dtypes and devices.
+        parameters: the tensors that give order, shapes, dtypes and devices; at least one.
 
     Raises:
-        InvalidArgumentError: there are no parameters.
         NonFiniteError: when it is applied, a product is NaN or infinite.
     """
 
     def __init__(self, product: Product, parameters: Sequence[Tensor]) -> None:
-        if not parameters:
-            raise InvalidArgumentError("there are no floating-point parameters to measure the curvature of")
         self._product, self._parameters = product, list(parameters)
         n = sum(p.numel() for p in parameters)
         super().__init__(np.dtype(np.float64), (n, n))  # type: ignore[call-arg]  # the stubs lack it
@@ -155,6 +152,8 @@ def operator(
     task = TASKS[task]() if isinstance(task, str) else task
     with differentiable(model) as known, twice_differentiable():
         chosen = [_find(known, name) for name in (known if parameters is None else parameters)]
+        if not chosen:
+            raise InvalidArgumentError("there are no floating-point parameters to measure the curvature of")
         yield CurvatureOperator(MeanProduct(model, batches, task, chosen, kind), chosen)
 
 

@@ -1,6 +1,6 @@
 """Products of the Hessian and of the GGN with vectors, by differentiating twice."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,12 +33,21 @@ def hessian_product(loss: Tensor, parameters: Sequence[Tensor]) -> Product:
         loss: a scalar with a graph.
         parameters: tensors that require gradients; the loss need not depend on them.
     """
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    return slope_product(torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True), parameters)
+
+
+def slope_product(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Product:
+    """Products with the derivative of a gradient that was made with ``create_graph``; None counts as zero.
+
+    Raises:
+        InvalidArgumentError: a function on the way can be differentiated only once.
+    """
     # A gradient without a graph is constant: the loss is linear in that parameter, or independent of it.
-    curved = [i for i, gradient in enumerate(gradients) if gradient.requires_grad]
+    curved = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
+    _refuse_once_differentiable(curved.values())
 
     def product(vectors: Vectors) -> Vectors:
-        return _pull([gradients[i] for i in curved], parameters, [vectors[i] for i in curved])
+        return _pull(list(curved.values()), parameters, [vectors[i] for i in curved])
 
     return product
 
@@ -66,11 +75,12 @@ def ggn_product(outputs: Any, loss: Callable[[Any], Tensor], parameters: Sequenc
     cut = [z.detach().requires_grad_() for z in tensors]
     inner = hessian_product(loss(_replaced(outputs, iter(cut))), cut)
     weights = [torch.zeros_like(z, requires_grad=True) for z in tensors]
-    pulled = torch.autograd.grad(tensors, parameters, weights, create_graph=True, materialize_grads=True)
-    moved = [i for i, gradient in enumerate(pulled) if gradient.requires_grad]
+    pulled = torch.autograd.grad(tensors, parameters, weights, create_graph=True, allow_unused=True)
+    moved = {i: g for i, g in enumerate(pulled) if g is not None}
+    _refuse_once_differentiable(moved.values())
 
     def product(vectors: Vectors) -> Vectors:
-        pushed = _pull([pulled[i] for i in moved], weights, [vectors[i] for i in moved])
+        pushed = _pull(list(moved.values()), weights, [vectors[i] for i in moved])
         return _pull(tensors, parameters, inner(pushed))
 
     return product
@@ -81,6 +91,22 @@ def _pull(of: Sequence[Tensor], to: Sequence[Tensor], weights: Sequence[Tensor])
     if not of:
         return [torch.zeros_like(tensor) for tensor in to]
     return list(torch.autograd.grad(of, to, weights, retain_graph=True, materialize_grads=True))
+
+
+def _refuse_once_differentiable(gradients: Iterable[Tensor]) -> None:
+    # Torch cuts the graph at such a function, and what depends on it would silently count as flat.
+    nodes, seen = [g.grad_fn for g in gradients], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().rpartition("::")[2] == "Error":
+            raise InvalidArgumentError(
+                "a function of the network or of its loss can be differentiated only once (once_differentiable), so "
+                "there is no curvature to be had; replace it by one that torch can differentiate twice"
+            )
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
 
 
 def _differentiable(outputs: Any) -> Iterator[Tensor]:

@@ -1,5 +1,7 @@
 """Gradients by group: of a batch, and per example (per-sample)."""
 
-from suture.gradients.engine import group_norms, mean_gradients, per_example_norms
+from suture.gradients.engine import differentiable, group_norms, mean_gradients, per_example_norms
+from suture.gradients.meter import Measurement, Meter
+from suture.gradients.rules import rule
 
-__all__ = ["group_norms", "mean_gradients", "per_example_norms"]
+__all__ = ["Measurement", "Meter", "differentiable", "group_norms", "mean_gradients", "per_example_norms", "rule"]

@@ -1,4 +1,10 @@
-"""Mean gradients over examples, and per-example (per-sample) gradient norms by group."""
+"""Mean gradients over examples, and per-example (per-sample) gradient norms by group.
+
+One forward and one backward pass give the squared gradient norm of every example for every parameter, and
+the gradient sums of any sets of examples, without a backward pass per example. Forward hooks keep each
+layer's input; the gradient of its output arrives in the backward pass, and the layer's rule turns the two
+into factors. Parameters themselves take no part in the backward pass.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture.errors import DataError, InvalidArgumentError
+from suture.errors import DataError
+from suture.gradients.meter import Meter
 from suture.groups import GroupSpec, resolve
 from suture.tasks import TASKS, Batch, Task
 
@@ -73,7 +80,8 @@ def per_example_norms(
 ) -> Tensor:
     """Norm of the gradient of each example's loss, for every group: per-example (per-sample) norms.
 
-    One backward pass per example over one forward of the batch, in eval mode.
+    One forward and one backward pass over the batch, in eval mode. To measure many batches of one model, keep
+    a `suture.gradients.Meter`.
 
     Args:
         model: any module; its parameters' ``.grad`` and ``requires_grad`` are left as found.
@@ -82,34 +90,11 @@ def per_example_norms(
         groups: as for `suture.groups.resolve`.
 
     Returns:
-        (n, n_groups), float32 or the parameters' dtype if that is wider; columns in the order of
-        ``suture.groups.resolve``.
+        (n, n_groups), float32; columns in the order of ``suture.groups.resolve``.
 
     Raises:
-        InvalidArgumentError: the task gives a reduced loss.
+        InvalidArgumentError: the task gives a reduced loss, or the model mixes the examples of a batch.
+        NonFiniteError: a gradient is NaN or infinite.
     """
     task = TASKS[task]() if isinstance(task, str) else task
-    names = resolve(model, groups)
-    with differentiable(model) as parameters:
-        batch = (inputs, targets)
-        losses = task.losses(task.outputs(model, batch), batch)
-        if losses.dim() != 1:
-            raise InvalidArgumentError(f"the task's losses have shape {tuple(losses.shape)}; they must be (examples,)")
-        rows = []
-        for i, loss in enumerate(losses):
-            grads = torch.autograd.grad(
-                loss, list(parameters.values()), retain_graph=i < len(losses) - 1, allow_unused=True
-            )
-            squares = {
-                name: grad.double().square().sum()
-                for name, grad in zip(parameters, grads, strict=True)
-                if grad is not None
-            }
-            rows.append(_row(squares, names, losses))
-    return torch.stack(rows) if rows else losses.new_zeros((0, len(names)))
-
-
-def _row(squares: Mapping[str, Tensor], groups: Mapping[str, Sequence[str]], like: Tensor) -> Tensor:
-    zero = like.new_zeros((), dtype=torch.double)
-    sums = [sum((squares[n] for n in names if n in squares), zero) for names in groups.values()]
-    return torch.stack(sums).sqrt().to(torch.promote_types(like.dtype, torch.float32)).detach()
+    return Meter(model, task).measure((inputs, targets)).norms(resolve(model, groups))

@@ -27,7 +27,7 @@ from typing import Any
 from suture.errors import DataError, InvalidArgumentError, SutureError
 from suture.registry import suggest
 from suture.rundir import RESULT, fingerprint, read_json, write_atomic, write_json
-from suture.studies.grid import RESERVED, Cell, Parameters
+from suture.studies.grid import RESERVED, Cell
 
 # suture.loading brings torch along. It is imported when a cell is loaded: workers first set their threads.
 
@@ -90,7 +90,10 @@ def load_function(spec: str, names: Sequence[str]) -> Callable[..., Any]:
     function = _loaded(spec, _source(spec.rpartition(":")[0]))
     if not callable(function):
         raise InvalidArgumentError(f"{spec} is a {type(function).__name__} and no function")
-    takes = inspect.signature(function).parameters.values()
+    try:
+        takes = inspect.signature(function).parameters.values()
+    except ValueError:
+        raise InvalidArgumentError(f"{spec} does not tell its parameters; wrap it in a function of your own") from None
     by_name = {p.name: p for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     anything = any(p.kind is p.VAR_KEYWORD for p in takes)
     for name in names:
@@ -194,11 +197,12 @@ def _source(where: str) -> str:
     else:
         try:
             found = importlib.util.find_spec(where)
-        except (ImportError, ValueError):
+        except Exception:  # a package above it may fail in any way; loading the function says how
             found = None
         origin = Path(found.origin) if found and found.origin else Path()
         files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return fingerprint([path.read_text() for path in files if path.suffix == ".py" and path.is_file()])
+    files = [path for path in files if path.suffix == ".py" and path.is_file()]
+    return fingerprint([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
 
 
 def _content(value: Any, contents: dict[str, Any]) -> Any:

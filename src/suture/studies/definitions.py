@@ -109,7 +109,8 @@ def _complaint(error: dict[str, Any]) -> str:
 
 def _part(above: Sequence[Any]) -> type[BaseModel]:
     """The model whose fields stand at a place of the file."""
-    return {"table": Shown, "presets": Preset}.get(above[0], Study) if above else Study
+    parts: dict[str, type[BaseModel]] = {"table": Shown, "presets": Preset}
+    return parts.get(str(above[0]), Study) if above else Study
 
 
 def _brief(value: Any) -> str:

@@ -155,7 +155,9 @@ def _carry_out(
             if reason is not None:
                 reasons[task.directory.name] = reason
                 say(f"{task.cell.label} failed: {reason}")
-    failed.update({task.directory.name: reasons[task.directory.name] for task in todo if task.directory.name in reasons})
+    failed.update(
+        {task.directory.name: reasons[task.directory.name] for task in todo if task.directory.name in reasons}
+    )
 
 
 def _write(outcome: Outcome) -> None:

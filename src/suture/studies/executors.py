@@ -5,8 +5,8 @@
         for task in tasks:
             yield task, attempt(task)     # attempt(task) may run wherever task.directory can be written
 
-It is a generator: it takes the tasks that are not finished and how many may run at a time, and yields each with the sentence of why
-it failed, or None, in whatever order they end. A task that fails never keeps it from the others.
+It is a generator: it takes the tasks that are not finished and how many may run at a time, and yields each with
+the sentence of why it failed, or None, in whatever order they end. A task that fails never keeps it from the others.
 """
 
 import multiprocessing

@@ -63,7 +63,7 @@ def mean_of(values: Sequence[Any]) -> Mean | None:
     if not given:
         return None
     if not all(isinstance(value, int | float) for value in given):
-        raise InvalidArgumentError("a mean is taken of numbers, not of texts")
+        raise InvalidArgumentError("table.mean: a mean is taken of numbers, not of texts; name another column")
     n, mean = len(given), math.fsum(given) / len(given)
     if all(isinstance(value, bool) for value in given):
         share = wilson(sum(given), n)
@@ -122,14 +122,10 @@ def counted(rows: Sequence[Row], shown: Shown) -> str:
 
 
 def terminal(rows: Sequence[Row], shown: Shown) -> list[Table]:
-    """For a terminal: the means when there are any, otherwise the rows."""
-    table = Table(show_lines=not shown.mean)
-    columns, body = _mean_body(rows, shown) if shown.mean else _row_body(rows, shown)
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    for line in body:
-        table.add_row(*(Text(plain(cell)) for cell in line))
-    return [table] if body else []
+    """For a terminal: the means when there are any, otherwise the rows under their headings."""
+    if shown.mean:
+        return [_grid("", *_mean_body(rows, shown))]
+    return [_grid(title, *_row_body(inside, shown)) for title, inside in _chapters(rows, shown)]
 
 
 def markdown(rows: Sequence[Row], shown: Shown) -> str:
@@ -137,16 +133,24 @@ def markdown(rows: Sequence[Row], shown: Shown) -> str:
     parts = []
     if shown.mean:
         parts.append(_pipes(*_mean_body(rows, shown)))
-    chapters = dict.fromkeys(_shown(row.get(shown.heading)) for row in rows) if shown.heading else {"": None}
-    for chapter in chapters:
-        inside = [row for row in rows if not shown.heading or _shown(row.get(shown.heading)) == chapter]
-        heading = f"## {escaped(chapter)}\n\n" if shown.heading else ""
-        parts.append(heading + _pipes(*_row_body(inside, shown, without=shown.heading)))
+    for title, inside in _chapters(rows, shown):
+        heading = f"## {escaped(title)}\n\n" if title else ""
+        parts.append(heading + _pipes(*_row_body(inside, shown)))
     return "\n".join(parts)
 
 
-def _row_body(rows: Sequence[Row], shown: Shown, without: str = "") -> tuple[list[str], list[list[str]]]:
-    columns = [name for name in shown.columns or columns_of(rows) if name != without]
+def _chapters(rows: Sequence[Row], shown: Shown) -> list[tuple[str, list[Row]]]:
+    """Rows by the value of the column `heading`, in order of appearance; all of them under no title without one."""
+    if not shown.heading:
+        return [("", list(rows))] if rows else []
+    chapters: dict[str, list[Row]] = {}
+    for row in rows:
+        chapters.setdefault(_shown(row.get(shown.heading)), []).append(row)
+    return list(chapters.items())
+
+
+def _row_body(rows: Sequence[Row], shown: Shown) -> tuple[list[str], list[list[str]]]:
+    columns = [name for name in shown.columns or columns_of(rows) if name != shown.heading]
     return columns, [[_shown(row.get(name)) for name in columns] for row in rows]
 
 
@@ -156,6 +160,15 @@ def _mean_body(rows: Sequence[Row], shown: Shown) -> tuple[list[str], list[list[
         for values, columns in means(rows, shown)
     ]
     return [*shown.by, *shown.mean], body
+
+
+def _grid(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=Text(title, style="bold") if title else None, title_justify="left")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for line in body:
+        table.add_row(*(Text(plain(cell)) for cell in line))
+    return table
 
 
 def _with_interval(mean: Mean | None) -> str:

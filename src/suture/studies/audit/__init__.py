@@ -4,7 +4,7 @@
 ``findings_at`` is the cell of the study ``paper/audit``, whose result is docs/audit.md.
 """
 
-from suture.studies.audit import claims, errors, network, oscillator, regimes, repair, training
+from suture.studies.audit import claims, diagnosis, network, oscillator, regimes, repair, training
 from suture.studies.audit.findings import CHECKS, Finding, Verdict, check, findings_at
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Verdict",
     "check",
     "claims",
-    "errors",
+    "diagnosis",
     "findings_at",
     "network",
     "oscillator",

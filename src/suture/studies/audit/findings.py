@@ -76,7 +76,8 @@ def rounds_to(value: float, printed: str) -> bool:
     (True, False, True)
     """
     decimals = len(printed.partition(".")[2])
-    return abs(value - float(printed)) <= 0.5 * 10**-decimals * (1 + 1e-9)
+    half = 0.5 / 10.0**decimals
+    return abs(value - float(printed)) <= half * (1 + 1e-9)
 
 
 def compared(what: str, printed: str, value: float, why: str, *, unit: str = "", more: int = 1) -> Finding:

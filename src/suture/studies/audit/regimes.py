@@ -39,22 +39,27 @@ def inverse_couplings() -> dict[str, list[float]]:
 def shares_and_distances() -> Iterator[Finding]:
     underdamped, _, _ = counts([printed.BASELINE_MOMENTUM] * len(LRS))
     share = 100 * underdamped / len(LRS)
-    yield compared("share of training that Baseline is underdamped", "85", share, "170 of 200 epochs", unit=" %")
+    yield compared(
+        "share of training that Baseline is underdamped", "85", share, f"{underdamped} of {len(LRS)} epochs", unit=" %"
+    )
     physics = max(abs(physics_momentum(lr) - critical_momentum(lr)) for lr in LRS)
     yield compared("largest |Δμ| of Physics", "0.13", physics, "at epoch 1, where the clamp is furthest off", more=2)
-    ratio = (printed.BASELINE_MOMENTUM - critical_momentum(LRS[0])) / physics
+    baseline = printed.BASELINE_MOMENTUM - critical_momentum(LRS[0])
+    ratio = baseline / physics
     yield Finding(
         "Physics closer to critical than Baseline at epoch 1",
         "an order of magnitude",
         f"{ratio:.1f}×",
         decided(ratio >= 10),
-        "0.53 / 0.13",
+        f"{baseline:.2f} / {physics:.2f}",
     )
 
 
 @check("Table 6")
 def baseline_row() -> Iterator[Finding]:
-    yield _row("Baseline", counts([printed.BASELINE_MOMENTUM] * len(LRS)), "μ = 0.9, tolerance 0.05, α at t = epoch - 1")
+    yield _row(
+        "Baseline", counts([printed.BASELINE_MOMENTUM] * len(LRS)), "μ = 0.9, tolerance 0.05, α at t = epoch - 1"
+    )
 
 
 @check("Table 6")
@@ -69,7 +74,9 @@ def cycle_row() -> Iterator[Finding]:
 @check("Table 6")
 def physics_row() -> Iterator[Finding]:
     found = counts([physics_momentum(lr) for lr in LRS])
-    why = "the clamp at 0.5 leaves μ more than 0.05 above critical while α > 0.0756: the table's own rule"
+    low, _ = printed.CLAMP
+    bound = ((1 - low + printed.TOLERANCE) / 2) ** 2
+    why = f"above α = {bound:.4f} the clamp holds μ more than 0.05 above critical, underdamped by the table's own rule"
     yield _row("Physics", found, why)
 
 
@@ -108,7 +115,7 @@ def _scan_row(epoch: int, row: tuple[str, str, str, str], lr: float) -> Finding:
     why = "α at t = epoch - 1"
     if not agrees:
         other = conventions(epoch, printed_lr)
-        why = f"the printed α is that of {other}" if other else "the printed α fits neither t = epoch nor t = epoch - 1"
+        why = f"the printed α is that of {other or 'no reading: t = epoch - 1 or epoch, α_min = 0.0001 or 0'}"
     if printed_regime != name:
         why += f"; Table 6 counts this epoch as {name} too"
     return Finding(

@@ -22,20 +22,19 @@ def speedup(milestones: Milestones, slow: str, fast: str, threshold: int = 90) -
 def spread_and_time() -> Iterator[Finding]:
     accuracies = [float(text) for text in printed.BEST_ACCURACY.values()]
     spread = max(accuracies) - min(accuracies)
-    yield compared("spread of best accuracy", "0.52", spread, "95.54 - 95.02", unit=" points", more=0)
+    why = f"{max(accuracies)} - {min(accuracies)}"
+    yield compared("spread of best accuracy", "0.52", spread, why, unit=" points", more=0)
     low, high = printed.SEED_SPREAD
     yield Finding(
         "the spread is within seed-to-seed variance",
         "±0.2 to 0.3 points",
-        f"two runs {2 * low:.1f} to {2 * high:.1f} apart",
-        Verdict.UNDECIDED,
-        "0.52 lies between: whether it is within depends on what ± means, and one seed cannot tell",
+        f"two runs up to {2 * low:.1f} or {2 * high:.1f} apart",
+        Verdict.UNDECIDED if 2 * low < spread <= 2 * high else decided(spread <= 2 * low),
+        f"{spread:.2f} against each; what ± bounds is not said, and one seed cannot tell",
     )
     times = printed.TRAINING_SECONDS.values()
     excess = 100 * (max(times) / min(times) - 1)
-    yield Finding(
-        "training time", "identical", f"within {excess:.1f} %", decided(excess < 1), "5,100 to 5,128 seconds"
-    )
+    yield Finding("training time", "identical", f"within {excess:.1f} %", decided(excess < 1), "5,100 to 5,128 seconds")
 
 
 @check("Table 4")
@@ -43,13 +42,15 @@ def speedups() -> Iterator[Finding]:
     table = printed.MILESTONES
     yield compared("speed-up to 90 % over Baseline", "1.9", speedup(table, "Baseline", "Physics"), "100 / 52", unit="×")
     yield compared("speed-up to 90 % over 1cycle", "2.8", speedup(table, "1cycle", "Physics"), "144 / 52", unit="×")
-    ratios = [f"{speedup(table, 'Baseline', 'Physics', t):.2f}× to {t} %" for t in printed.THRESHOLDS]
+    ratios = {t: speedup(table, "Baseline", "Physics", t) for t in printed.THRESHOLDS}
+    slower = [f"{t} %" for t, ratio in ratios.items() if ratio < 1]
     yield Finding(
-        "speed-up over Baseline at the other thresholds",
-        "1.9× at 90 %",
-        ", ".join(ratios),
-        decided(max(ratios) == ratios[printed.THRESHOLDS.index(90)]),
-        "90 % is the threshold with the largest ratio; to 95 % Physics is slower",
+        "1.9× faster convergence, whatever the threshold",
+        "1.9×",
+        ", ".join(f"{ratio:.2f}× to {t} %" for t, ratio in ratios.items()),
+        Verdict.UNDECIDED,
+        f"the headline is the largest of five ratios, and to {', '.join(slower) or 'none'} Physics is slower; which "
+        "threshold counts is a choice",
     )
 
 
@@ -109,8 +110,8 @@ def errors_of_each_training() -> Iterator[Finding]:
             str(errors),
             str(expected),
             decided(errors == expected),
-            f"10,000 images; {errors} errors are {100 - 100 * errors / printed.TEST_IMAGES:.2f} %: the accuracy is of "
-            "the best epoch, the errors of another",
+            f"{errors} errors of 10,000 are {100 - 100 * errors / printed.TEST_IMAGES:.2f} %: best accuracy and errors "
+            "are not of the same epoch",
         )
 
 
@@ -127,6 +128,10 @@ def ranges_of_accuracy() -> Iterator[Finding]:
 def hybrid_milestones() -> Iterator[Finding]:
     table = printed.HYBRID_MILESTONES
     to_95 = {method: at(table, method, 95) for method in table}
+    pair = f"{to_95['Baseline']} and {to_95['Physics']}"
+    yield Finding(
+        "Baseline and Physics to 95 % (section 7)", "175 and 183", pair, decided(pair == "175 and 183"), "their rows"
+    )
     first = min(to_95, key=lambda method: to_95[method])
     yield Finding(
         "fastest to 95 %", "Hybrid-90", first, decided(first == "Hybrid-90"), f"epoch {to_95[first]} is the earliest"
@@ -148,8 +153,15 @@ def hybrid_milestones() -> Iterator[Finding]:
         decided(leaders == ["1cycle", "Hybrid-ep52"]),
         f"{max(best.values())} %",
     )
-    ratio = speedup(table, "Baseline", "Physics")
-    yield compared("speed-up to 90 % (said of Table 4)", "1.9", ratio, "96 / 45: the repetition gives more", unit="×")
+    early = [at(table, method, 90) for method in ("Baseline", "1cycle", "Physics")]
+    ratios = [f"{slow / early[-1]:.1f}×" for slow in early[:-1]]
+    yield Finding(
+        "speed-ups of Table 4 to 90 %, repeated with the same seed",
+        "1.9×, 2.8×",
+        ", ".join(ratios),
+        decided(ratios == ["1.9×", "2.8×"]),
+        f"{early[0]} / {early[2]}, {early[1]} / {early[2]}",
+    )
 
 
 @check("Table 14")

@@ -1,0 +1,216 @@
+"""One forward and one backward pass, watched: a layer's input and the gradient of its output, by hooks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from suture.errors import InvalidArgumentError
+from suture.gradients import attention, conv, embedding, linear, norm  # the rules register themselves
+from suture.gradients.factors import Factor
+from suture.gradients.fallback import own_gradients
+from suture.gradients.rules import Rule, find_rule
+
+RULED = (attention, conv, embedding, linear, norm)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that owns parameters, and how their gradients are found.
+
+    Attributes:
+        name: its path in the model.
+        names: parameter name inside the module → name in the model.
+        rule: from input and output gradient to factors; None: the module's own vector-Jacobian product.
+        positions: whether the rule takes all axes but the first and last as positions.
+        attends: whether it is an attention with a rule of its own.
+    """
+
+    name: str
+    module: nn.Module
+    names: dict[str, str]
+    rule: Rule | None = None
+    positions: bool = False
+    attends: bool = False
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a layer in a forward pass.
+
+    Attributes:
+        layer: what was called.
+        args, kwargs: with what.
+        outputs: how many tensors it gave.
+        dy: gradients of these, by place, as far as they have arrived.
+    """
+
+    layer: Layer
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Tensor] = field(default_factory=list)
+    dy: dict[int, Tensor] = field(default_factory=dict)
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Every module that owns floating-point parameters, with its rule.
+
+    Raises:
+        InvalidArgumentError: a BatchNorm without running statistics: its examples depend on each other.
+    """
+    first = {id(p): name for name, p in model.named_parameters() if p.is_floating_point()}
+    layers = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise InvalidArgumentError(
+                f"'{path}' is a BatchNorm without running statistics, which mixes the examples of a batch even in "
+                "eval mode: no example has a gradient of its own; set track_running_stats=True"
+            )
+        if isinstance(module, nn.MultiheadAttention) and attention.supported(module):
+            own = {name: module.get_parameter(name) for name in attention.CLAIMED if _has(module, name)}
+            layers.append(Layer(path, module, _named(own, first), attends=True))
+            continue
+        own = {name: p for name, p in module.named_parameters(recurse=False) if id(p) in first}
+        if own:
+            found = find_rule(module)
+            rule, positions = found if found else (None, False)
+            layers.append(Layer(path, module, _named(own, first), rule, positions))
+    return layers
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        return module.get_parameter(name) is not None
+    except AttributeError:
+        return False
+
+
+def _named(own: dict[str, nn.Parameter], first: dict[int, str]) -> dict[str, str]:
+    return {name: first[id(parameter)] for name, parameter in own.items()}
+
+
+@contextmanager
+def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> Iterator["Watch"]:
+    """Eval mode, hooks on the layers, and gradients for the named parameters alone; all is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    flags = {p: p.requires_grad for p in model.parameters()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    watch = Watch(next(iter(flags)).device)
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.callback(_restore, modes, flags)
+        torch.backends.mha.set_fastpath_enabled(False)  # it would skip the layers it is made of
+        model.eval()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in differentiated)
+        for layer in layers:
+            handle = layer.module.register_forward_hook(partial(watch.forward, layer), with_kwargs=True)
+            stack.callback(handle.remove)
+        stack.enter_context(torch.enable_grad())
+        yield watch
+
+
+def _restore(modes: dict[nn.Module, bool], flags: dict[nn.Parameter, bool]) -> None:
+    for module, training in modes.items():
+        module.training = training
+    for parameter, flag in flags.items():
+        parameter.requires_grad_(flag)
+
+
+class Watch:
+    """What the hooks have seen.
+
+    Attributes:
+        calls: of layers, in order.
+        zero: what every layer's output depends on, so that gradients come back to all of them.
+        on_complete: called when all gradients of a call have arrived.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.calls: list[Call] = []
+        self.zero = torch.zeros((), requires_grad=True, device=device)
+        self.on_complete: Callable[[Call], None] | None = None
+
+    def forward(self, layer: Layer, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """Forward hook: note the call, and wait for the gradients of what it gave."""
+        backward = self.on_complete is not None
+        if backward or not torch.is_grad_enabled():
+            return None  # a checkpointed stretch that runs again in the backward pass is the same call
+        leaves, spec = tree_flatten(output)
+        call = Call(layer, args, kwargs)
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                out = leaf if leaf.requires_grad else leaf + self.zero.to(leaf.dtype)
+                out.register_hook(partial(self._arrived, call, len(call.outputs)))
+                leaves[place] = out
+                call.outputs.append(out.detach())
+        if call.outputs:
+            self.calls.append(call)
+        return tree_unflatten(leaves, spec)
+
+    def _arrived(self, call: Call, place: int, grad: Tensor) -> None:
+        if self.on_complete is None:
+            return
+        call.dy[place] = grad.detach()
+        if len(call.dy) == len(call.outputs):
+            self.on_complete(call)
+
+
+def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Factor]:
+    """Factors of a call for some of its n examples: parameter name in the model → factor.
+
+    Args:
+        layout: where the examples are: "first" axis, "second" axis, or "folded" into the first one.
+    """
+    layer = call.layer
+    if layer.rule is not None:
+        x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (call.args[0], call.dy[0]))
+        found = layer.rule(layer.module, x.detach(), dy)
+    else:
+        args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
+        grads = [call.dy.get(place, torch.zeros_like(out))[chunk] for place, out in enumerate(call.outputs)]
+        if layer.attends:
+            found = attention.attention(layer.module, args, kwargs, grads[0])  # type: ignore[arg-type]
+        else:
+            found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, len(grads[0]))
+    return {layer.names[name]: factor for name, factor in found.items() if name in layer.names}
+
+
+def layout_of(call: Call, n: int) -> str | None:
+    """Where the examples of a call are; None when the call does not have them apart."""
+    if call.layer.rule is None:
+        return "first" if all(out.dim() and out.shape[0] == n for out in call.outputs) else None
+    shape = call.dy[0].shape
+    if shape[0] == n:
+        return "first"
+    if not call.layer.positions:
+        return None
+    if len(shape) > 2 and shape[1] == n:
+        return "second"
+    return "folded" if shape[0] % n == 0 else None
+
+
+def arranged(tensor: Tensor, n: int, layout: str) -> Tensor:
+    """A tensor with its n examples along the first axis."""
+    if layout == "second":
+        return tensor.transpose(0, 1)
+    return tensor.reshape(n, -1, *tensor.shape[1:]) if layout == "folded" else tensor
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision is widened: squares of it overflow."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _cut(tree: Any, n: int, chunk: slice) -> Any:
+    leaves, spec = tree_flatten(tree)
+    cut = [
+        leaf.detach()[chunk] if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == n else leaf
+        for leaf in leaves
+    ]
+    return tree_unflatten(cut, spec)

@@ -1,0 +1,126 @@
+"""Factors: what a layer's per-example gradients are made of, before anything is multiplied out.
+
+A per-example (per-sample) gradient of a linear map is a sum of outer products, Σ_t δ_t a_tᵀ. Its norm can be
+had from the factors without forming it (the Gram form), and the choice is made in the engine. A parameter
+used several times has the sum of several such gradients, whose squared norm is the sum of the inner products
+of all pairs: so an inner product for each pair of kinds is all there is.
+
+Shapes: n examples, g independent blocks (groups of a convolution; 1 otherwise), t positions, o outputs,
+i inputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Σ_t delta[:, :, :, t] a[:, :, :, t]ᵀ, of shape (n, g, o, i), viewed as the parameter's shape.
+
+    Attributes:
+        delta: (n, g, o, t).
+        a: (n, g, i, t).
+        shape: of the parameter.
+        transposed: the parameter stores (i, o), as transformers' Conv1D does.
+    """
+
+    delta: Tensor
+    a: Tensor
+    shape: tuple[int, ...]
+    transposed: bool = False
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, (n, *shape)."""
+        left, right = (self.a, self.delta) if self.transposed else (self.delta, self.a)
+        return (left @ right.mT).reshape(len(self.delta), *self.shape)
+
+    def total(self, weights: Tensor) -> Tensor:
+        """Σ_n weights[n] · gradient n, of the parameter's shape, without forming the gradients."""
+        rows = weights.nonzero().squeeze(1)
+        delta = self.delta[rows] * weights[rows, None, None, None]
+        left, right = (self.a[rows], delta) if self.transposed else (delta, self.a[rows])
+        flat = [part.permute(1, 2, 0, 3).flatten(2) for part in (left, right)]  # (g, o or i, n t)
+        return (flat[0] @ flat[1].mT).reshape(self.shape)
+
+    @property
+    def gram_cost(self) -> int:
+        """Multiply-adds per example of the squared norm in Gram form."""
+        _, g, o, t = self.delta.shape
+        return int(g * t * t * (o + self.a.shape[2]))
+
+    @property
+    def dense_cost(self) -> int:
+        """Multiply-adds per example of forming the gradient."""
+        _, g, o, t = self.delta.shape
+        return int(g * t * o * self.a.shape[2])
+
+    @property
+    def size(self) -> int:
+        """Numbers in one gradient."""
+        _, g, o, _ = self.delta.shape
+        return int(g * o * self.a.shape[2])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row index[n, t] of the gradient gets values[n, t]: an embedding.
+
+    Attributes:
+        values: (n, t, d).
+        index: (n, t), which row.
+        shape: (rows, d), of the parameter.
+    """
+
+    values: Tensor
+    index: Tensor
+    shape: tuple[int, ...]
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, (n, rows, d)."""
+        out = self.values.new_zeros(len(self.values), *self.shape)
+        return out.scatter_add_(1, self.index[:, :, None].expand_as(self.values), self.values)
+
+    def total(self, weights: Tensor) -> Tensor:
+        """Σ_n weights[n] · gradient n, (rows, d)."""
+        values = (self.values * weights[:, None, None]).flatten(0, 1)
+        return values.new_zeros(self.shape).index_add_(0, self.index.flatten(), values)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Gradients that are formed already: small, or of a module without a rule.
+
+    Attributes:
+        values: (n, *shape).
+    """
+
+    values: Tensor
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, (n, *shape)."""
+        return self.values
+
+    def total(self, weights: Tensor) -> Tensor:
+        """Σ_n weights[n] · gradient n, of the parameter's shape."""
+        return torch.tensordot(weights, self.values, dims=1)
+
+
+Factor = Outer | Rows | Dense
+
+
+def inner(a: Factor, b: Factor) -> Tensor:
+    """Inner product of the gradients of two factors of one parameter, example by example: (n,)."""
+    if isinstance(a, Outer) and isinstance(b, Outer) and a.transposed == b.transposed:
+        return ((a.delta.mT @ b.delta) * (a.a.mT @ b.a)).sum((1, 2, 3))
+    if isinstance(a, Rows) and isinstance(b, Rows):
+        same = a.index[:, :, None] == b.index[:, None, :]
+        return ((a.values @ b.values.mT) * same).sum((1, 2))
+    if isinstance(a, Rows) and isinstance(b, Outer) and not b.transposed:
+        # Tied input and output embeddings: row index[t] of Σ_s δ_s a_sᵀ is Σ_s δ_s[index[t]] a_s.
+        picked = torch.gather(b.delta[:, 0], 1, a.index[:, :, None].expand(-1, -1, b.delta.shape[3]))
+        return (picked * (a.values @ b.a[:, 0])).sum((1, 2))
+    if isinstance(a, Outer) and isinstance(b, Rows):
+        return inner(b, a)
+    return (a.dense() * b.dense()).flatten(1).sum(1)

@@ -1,0 +1,1 @@
+"""Lists that must not change unnoticed: public names and command-line options."""
