@@ -44,7 +44,7 @@ class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return FORMAT.normalise(self.pixels[i]), int(self.labels[i])
 
-    def batch(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+    def read_batch(self, positions: list[int]) -> tuple[Tensor, Tensor]:
         return FORMAT.normalise(self.pixels[positions]), self.labels[positions]
 
 
@@ -59,7 +59,7 @@ def plain(model: nn.Module, data: Pictures) -> None:
     generator, augment = torch.Generator().manual_seed(0), Augment()
     total = 0.0
     for positions in torch.randperm(len(data), generator=generator).split(BATCH):
-        inputs, labels = data.batch(positions.tolist())
+        inputs, labels = data.read_batch(positions.tolist())
         inputs = augment.apply(inputs, generator, FORMAT)
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(inputs), labels)

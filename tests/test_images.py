@@ -55,7 +55,7 @@ def test_inputs_are_normalised_pixels(make: Make) -> None:
 
 def test_several_pictures_at_once_are_those_one_by_one(make: Make) -> None:
     data = ImageFolder(make(pictures.files({"a": 3, "b": 3})), RGB)
-    inputs, labels = data.batch([4, 0, 0])
+    inputs, labels = data.read_batch([4, 0, 0])
     assert torch.equal(inputs, torch.stack([data[i][0] for i in (4, 0, 0)]))
     assert labels.tolist() == [1, 0, 0]
 
@@ -66,7 +66,7 @@ def test_without_room_for_a_cache_pictures_are_the_same(make: Make, monkeypatch:
     monkeypatch.setattr(images, "CACHE_BYTES", 0)
     uncached = ImageFolder(path, RGB)
     assert all(torch.equal(x, uncached[i][0]) for i, x in enumerate(cached))
-    assert torch.equal(uncached.batch([5, 1])[0], torch.stack([cached[5], cached[1]]))
+    assert torch.equal(uncached.read_batch([5, 1])[0], torch.stack([cached[5], cached[1]]))
 
 
 def test_a_folder_around_the_class_folders_is_looked_through(make: Make) -> None:

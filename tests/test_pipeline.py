@@ -100,7 +100,7 @@ def test_another_plan_treats_again_and_verify_counts_its_looks(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("other", "part"),
-    [({"seed": 3}, "data"), ({"groups": "tensor"}, "groups"), ({"batch_size": 7}, "batch size")],
+    [({"seed": 3}, "seed"), ({"groups": "tensor"}, "groups"), ({"batch_size": 7}, "batch size")],
     ids=["seed", "groups", "batch"],
 )
 def test_the_directory_of_another_case_is_refused_and_left_alone(

@@ -84,17 +84,20 @@ class Case:
         self.task = load_task(task)
         self.task_name = task if isinstance(task, str) else type(task).__qualname__
         self.protocol, self.seed, self.batch_size = protocol, seed, batch_size
-        self.image, self.factory, self.reference = image, factory, reference
+        self.image, self.factory = image, factory
+        self.reference = copy.deepcopy(reference).to(self.device).eval() if reference is not None else None
         given = _given(data, diagnose, repair, verify, protocol, image)
         self.splits = cut(given, protocol, seed)
         self.classes = _class_names(given, classes)
         self.weights_sha256 = base_sha256(canonical_state(self.model))
+        self.reference_sha256 = base_sha256(canonical_state(reference)) if reference is not None else None
 
     @property
     def fingerprint(self) -> str:
         """Changes when anything does that a stage's result could depend on."""
         return fingerprint(
             self.weights_sha256,
+            self.reference_sha256,
             repr(self.model),
             {name: split.fingerprint for name, split in self.splits.items()},
             self.groups,

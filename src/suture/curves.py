@@ -8,12 +8,13 @@ anything by themselves.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
 Curve = NDArray[np.float64]
 
@@ -62,9 +63,9 @@ def movement(values: Any, *, rising: bool, seed: int = 0) -> Movement:
 
     It *fluctuates* when it turns more often than the same values in random order would (p <= 0.04), or when its mean
     over three epochs swings back and forth (two reversals or more) by more than noise of its own strength does in 95
-    of 100 cases. It is *steady* when it turns less often than the same values in random order would (p <= 0.04) and
-    does not swing. Otherwise it is *as noise*; with fewer than 8 values nothing can be told. Independent noise about a
-    flat or monotone trend is said to fluctuate in at most 5 of 100 cases.
+    of 100 cases. It is *steady* when it turns less often than a coin would (p <= 0.04): it keeps its direction.
+    Otherwise it is *as noise*; with fewer than 8 values nothing can be told. Independent noise about a flat or
+    monotone trend is said to fluctuate in at most 5 of 100 cases, and hardly ever to be steady.
 
     The strength of the noise is read off each value's distance from the mean of its neighbours, which trends and slow
     swings hardly touch (Gasser, Sroka and Jennen-Steinmetz 1986), and may change along the curve. Oscillation with a
@@ -80,22 +81,23 @@ def movement(values: Any, *, rising: bool, seed: int = 0) -> Movement:
     x = x[np.isfinite(x)] * (1 if rising else -1)
     if len(x) < 2:
         return Movement(n=len(x))
-    counted = {"n": len(x), "turns": int(turns(x)), "fall": float(_fall(x))}
+    measured = Movement(n=len(x), turns=int(turns(x)), fall=float(_fall(x)))
     if len(x) < LEAST:
-        return Movement(**counted)  # type: ignore[arg-type]
+        return measured
     rng = np.random.default_rng(seed)
     draws = max(99, min(DRAWS, _CELLS // len(x)))
     orders = np.concatenate([turns(rng.permuted(block, axis=1)) for block in _blocks(x, draws)])
-    more, fewer = _p(orders >= counted["turns"]), _p(orders <= counted["turns"])
-    swings, calm, fall_noise = _swings(x, rng, draws)
+    more = (1 + int((orders >= measured.turns).sum())) / (1 + draws)  # the observed order is one of them
+    fewer = float(bdtr(measured.turns, len(x) - 2, 0.5))
+    swings, fall_noise = _swings(x, rng, draws)
     motion = Motion.noise
     if more <= _TURNS or swings >= 2:
         motion = Motion.fluctuates
-    elif fewer <= _TURNS and calm:
+    elif fewer <= _TURNS:
         motion = Motion.steady
-    return Movement(
-        **counted, turns_noise=float(orders.mean()), fall_noise=fall_noise, swings=swings, motion=motion
-    )  # type: ignore[arg-type]  # fmt: skip
+    return replace(
+        measured, turns_noise=float(orders.mean()), fall_noise=fall_noise, swings=swings, motion=motion
+    )  # fmt: skip
 
 
 def turns(x: Curve) -> Any:
@@ -160,23 +162,20 @@ def period(momentum: float, lr: float, curvature: float = 1.0) -> float:
     return 2 * math.pi / math.acos(cosine) if -1 < cosine < 1 else math.inf
 
 
-def _swings(x: Curve, rng: np.random.Generator, draws: int) -> tuple[int, bool, float]:
-    """Reversals beyond noise; whether not even common noise reverses twice as far; the largest fall of noise."""
+def _swings(x: Curve, rng: np.random.Generator, draws: int) -> tuple[int, float]:
+    """Reversals beyond noise, and the largest fall that noise alone makes in 95 of 100 cases."""
     middle = (x[1:-1] - (x[:-2] + x[2:]) / 2) * math.sqrt(2 / 3)  # of variance σ² for independent noise
     strength = np.abs(np.concatenate([middle[:1], middle, middle[-1:]]))
     reach = max(2, len(x) // 8)  # noise is drawn from near by, since it may grow or fade along the curve
-    falls, moves, smooth = [], [], []
+    falls, moves = [], []
     for block in _blocks(strength, draws):
         near = np.arange(len(x)) + rng.integers(-reach, reach + 1, size=block.shape)
         noise = strength[near.clip(0, len(x) - 1)] * rng.choice([-1.0, 1.0], size=block.shape)
-        falls.append(_fall(noise))
-        moves.append(np.maximum(falls[-1], _fall(-noise)))
         mean = _averaged(noise)
-        smooth.append(np.maximum(_fall(mean), _fall(-mean)))
-    rounding = 1e-9 * float(np.ptp(x))
-    swings = reversals(_averaged(x), float(np.quantile(np.concatenate(smooth), 0.95)) + rounding)
-    calm = reversals(x, float(np.quantile(np.concatenate(moves), 0.5)) + rounding) < 2
-    return swings, calm, float(np.quantile(np.concatenate(falls), 0.95))
+        falls.append(_fall(noise))
+        moves.append(np.maximum(_fall(mean), _fall(-mean)))
+    least = float(np.quantile(np.concatenate(moves), 0.95)) + 1e-9 * float(np.ptp(x))  # rounding is no reversal
+    return reversals(_averaged(x), least), float(np.quantile(np.concatenate(falls), 0.95))
 
 
 def _fall(x: Curve) -> Any:
@@ -194,8 +193,3 @@ def _blocks(x: Curve, draws: int) -> Sequence[Curve]:
     """`draws` copies of a curve, in blocks (rows, n) that fit a cache."""
     rows = max(1, 200_000 // len(x))
     return [np.tile(x, (min(rows, draws - done), 1)) for done in range(0, draws, rows)]
-
-
-def _p(extreme: NDArray[np.bool_]) -> float:
-    """p of a permutation test: the observed order counts as one of them."""
-    return float((1 + extreme.sum()) / (1 + len(extreme)))

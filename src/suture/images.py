@@ -185,7 +185,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return self.image.normalise(self.pixels(i)), self.targets[i]
 
-    def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def read_batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs (n, c, h, w) and labels (n,) of some pictures at once: much quicker than one by one."""
         pixels = self._cache[positions] if self._cache is not None else np.stack([self.pixels(i) for i in positions])
         return self.image.normalise(pixels), torch.tensor([self.targets[i] for i in positions])

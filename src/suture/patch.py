@@ -169,7 +169,7 @@ def apply(state: State, patch: Patch, weight: float = 1.0) -> tuple[dict[str, Te
         raise InvalidArgumentError(f"--weight must lie between 0 (the original) and 1 (the patch), not {weight}")
     _check_fit(state, patch)
     found = base_sha256(_without(state, patch.aliases))
-    if found != patch.base:
+    if patch.base not in (found, base_sha256(_widened(_without(state, patch.aliases)))):
         raise BaseMismatchError(
             f"this patch is for the weights with sha256 {patch.base[:12]}…, and these are {found[:12]}…; "
             + ("they are patched already" if found == patch.result else "give the weights it was made for")
@@ -186,7 +186,7 @@ def revert(state: State, undo: Patch) -> dict[str, Tensor]:
     _check_fit(state, undo)
     restored, _ = _replaced(state, undo, 1.0)
     found = base_sha256(_without(restored, undo.aliases))
-    if found != undo.result:
+    if undo.result not in (found, base_sha256(_widened(_without(restored, undo.aliases)))):
         raise BaseMismatchError(
             f"reverting gives weights with sha256 {found[:12]}… and not the original {undo.result[:12]}…; these "
             "weights were not made by this patch, or were changed after it"
@@ -211,7 +211,7 @@ def _replaced(state: State, patch: Patch, weight: float) -> tuple[dict[str, Tens
     copies = {name: original for name, original in patch.aliases.items() if name in state}
     for name in [*patch.tensors, *(name for name in copies if copies[name] in patch.tensors)]:
         old[name] = state[name]
-        target = patch.tensors[copies.get(name, name)].to(state[name].device)
+        target = patch.tensors[copies.get(name, name)].to(state[name])  # a file in half precision stays one
         new[name] = _mix(state[name], target, weight)
     return new, old
 
@@ -220,6 +220,12 @@ def _mix(old: Tensor, new: Tensor, weight: float) -> Tensor:
     if weight in (0, 1):  # exact at both ends, whatever the arithmetic
         return new if weight else old
     return torch.lerp(old, new, weight) if old.is_floating_point() else new
+
+
+def _widened(state: State) -> dict[str, Tensor]:
+    """Half precision as the float32 that a model holds after loading it."""
+    half = (torch.float16, torch.bfloat16)
+    return {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in state.items()}
 
 
 def _without(state: State, names: Iterable[str]) -> dict[str, Tensor]:
@@ -232,7 +238,7 @@ def _check_fit(state: State, patch: Patch) -> None:
         if name not in state:
             raise BaseMismatchError(f"the patch changes '{name}', which these weights lack; are they of this model?")
         there = state[name]
-        if there.shape != tensor.shape or there.dtype != tensor.dtype:
+        if there.shape != tensor.shape or there.is_floating_point() != tensor.is_floating_point():
             raise BaseMismatchError(
                 f"the patch has '{name}' as {tensor.dtype} {tuple(tensor.shape)}, these weights as {there.dtype} "
                 f"{tuple(there.shape)}; are they of this model?"

@@ -1,24 +1,21 @@
 """A run: the stages in order, each done once for what it was asked, stopped and resumed anywhere."""
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy
 import pandas as pd
-import torch
 
 from suture.asked import Asked
 from suture.case import Case
-from suture.errors import InvalidArgumentError, RunError, SutureError
+from suture.claim import asked_in, claimed, refuse_other_case
+from suture.errors import InvalidArgumentError, RunError
 from suture.history import History, load_history
 from suture.registry import suggest
-from suture.rundir import STAGES, RunDir, fingerprint, read_json, replacing, write_json
+from suture.rundir import STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
 from suture.stages.diagnose import Diagnosis, diagnose
 from suture.stages.localize import Localization, localize
@@ -27,7 +24,7 @@ from suture.stages.scan import Scan, scan
 from suture.stages.treat import Treatment, treat
 from suture.stages.verify import Verification, verify
 from suture.training import Checkpoints
-from suture.treatments import Plan, load_plan
+from suture.treatments import Groups, Plan, known_groups, load_plan
 from suture.views.page import report
 
 R = TypeVar("R", bound=Result)
@@ -38,7 +35,6 @@ RESULTS: dict[str, type[Result]] = {
     "treat": Treatment,
     "verify": Verification,
 }
-SCHEMA = 1  # of case.json
 
 
 class Run:
@@ -50,12 +46,18 @@ class Run:
     Attributes:
         case: what is treated.
         directory: where results are.
-        say: called with a line of text when a stage begins and ends.
+        asked: how to build the case again, where it was asked for by name.
     """
 
-    def __init__(self, case: Case, out: str | Path, say: Callable[[str], None] | None = None) -> None:
-        self.case, self.directory = case, RunDir(out)
+    def __init__(
+        self, case: Case, out: str | Path, say: Callable[[str], None] | None = None, asked: Asked | None = None
+    ) -> None:
+        self.case, self.directory, self.asked = case, RunDir(out), asked
         self._say = say or (lambda _: None)
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the directory while stages are done; see `suture.claim.claimed`."""
+        return claimed(self.directory, self.case, self.asked)
 
     @cached_property
     def _base(self) -> str:
@@ -110,9 +112,9 @@ class Run:
     def _stage(self, name: str, kind: type[R], key: str, do: Callable[[], R]) -> R:
         if self.directory.key(name) == key:
             return kind.load(self.directory.stage(name))
-        self.directory.forget(name)
         self._tell(f"{name} …")
         result = do()
+        self.directory.forget(name)
         result.save(self.directory.stage(name), key)
         self.directory.log(f"{name} done")
         return result
@@ -164,14 +166,13 @@ def run(
     Raises:
         RunError: the directory belongs to another case, or another process works in it.
     """
-    for stage in (until, redo):
-        if stage is not None and stage not in STAGES:
-            raise InvalidArgumentError(f"there is no stage '{stage}'; {suggest(stage, list(STAGES))}")
-    plan = load_plan(plan)
+    plan = checked(plan, until, redo)
+    if isinstance(plan.where, Groups):
+        known_groups(case.groups, plan.where.names)
     for split in SPLITS:
         case.splits[split]  # a missing one is said before anything is written
-    this = Run(case, out, say)
-    with claimed(this, asked):
+    this = Run(case, out, say, asked)
+    with this.claimed():
         if redo:
             this.directory.forget(redo)
         steps: dict[str, Callable[[], Result]] = {
@@ -191,30 +192,17 @@ def run(
     return results
 
 
-@contextmanager
-def claimed(run: Run, asked: Asked | None = None) -> Iterator[None]:
-    """Hold a run's directory, which is made for its case or must belong to it.
+def checked(plan: str | Plan, until: str | None = None, redo: str | None = None) -> Plan:
+    """The plan that is meant, once the stages that are named exist: said before anything is loaded.
 
-    A directory that was made here and in which nothing could be finished is removed again: bad input
-    leaves nothing behind.
+    Raises:
+        InvalidArgumentError: no such stage.
+        UnknownNameError: no such plan.
     """
-    directory = run.directory
-    fresh = not directory.path.exists()
-    strangers = set() if fresh else {entry.name for entry in directory.path.iterdir()} - {"lock", "log.txt", "model"}
-    if strangers and not directory.case_file.exists():
-        raise RunError(f"{directory.path} exists and is no run directory; choose another --out")
-    _refuse_other_case(directory, run.case, asked)
-    try:
-        with directory.lock():
-            if not directory.case_file.exists():
-                _describe(directory, run.case, asked)
-            yield
-    except SutureError as error:
-        if fresh and directory.key("localize") is None:
-            shutil.rmtree(directory.path, ignore_errors=True)
-        else:
-            directory.log(f"stopped: {error}")
-        raise
+    for stage in (until, redo):
+        if stage is not None and stage not in STAGES:
+            raise InvalidArgumentError(f"there is no stage '{stage}'; {suggest(stage, list(STAGES))}")
+    return load_plan(plan)
 
 
 def open_run(path: str | Path, say: Callable[[str], None] | None = None) -> Run:
@@ -224,72 +212,7 @@ def open_run(path: str | Path, say: Callable[[str], None] | None = None) -> Run:
         RunError: the directory is no run, was made from Python objects, or its files have changed since.
     """
     directory = RunDir(path)
-    if not directory.case_file.is_file():
-        raise RunError(f"{directory.path} is no run directory: it has no case.json; make one with suture run")
-    asked = read_json(directory.case_file).get("asked")
-    if asked is None:
-        raise RunError(f"{directory.path} was made from Python; continue there with suture.run(case, out=…)")
-    asked = Asked.model_validate(asked)
+    asked = asked_in(directory)
     case = asked.case()
-    _refuse_other_case(directory, case, asked)
-    return Run(case, path, say)
-
-
-def _identity(case: Case, asked: Asked | None) -> dict[str, Any]:
-    """What makes a case itself, part by part, so that a difference can be named."""
-    return {
-        "weights": case.weights_sha256,
-        "data": {name: split.fingerprint for name, split in case.splits.items()},
-        "task": case.task_name,
-        "groups": {group: list(names) for group, names in case.groups.items()},
-        "protocol": case.protocol,
-        "seed": case.seed,
-        "batch size": case.batch_size,
-        "code": asked.code if asked else [],
-        "fingerprint": case.fingerprint,
-    }
-
-
-def _refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> None:
-    if not directory.case_file.exists():
-        return
-    stored, own = read_json(directory.case_file), _identity(case, asked)
-    different = [part for part, value in own.items() if stored.get("identity", {}).get(part) != value]
-    if different:
-        raise RunError(
-            f"{directory.path} holds a run of another case (the {different[0]} differs); choose another --out"
-        )
-
-
-def _describe(directory: RunDir, case: Case, asked: Asked | None) -> None:
-    rows = [
-        {
-            "split": name,
-            "index": index,
-            "example": split.label(i),
-            "label": split.strata[i],
-            "sha256": split.hashes[i],
-        }
-        for name, split in case.splits.items()
-        for i, index in enumerate(split.indices)
-    ]
-    with replacing(directory.path / "splits.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-    write_json(
-        directory.case_file,
-        {
-            "schema": SCHEMA,
-            "asked": asked.model_dump(mode="json") if asked else None,
-            "identity": _identity(case, asked),
-            "classes": case.classes,
-            "splits": {name: len(split) for name, split in case.splits.items()},
-            "device": str(case.device),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "suture": version("suture"),
-                "torch": torch.__version__,
-                "numpy": numpy.__version__,
-                "pandas": pd.__version__,
-            },
-        },
-    )
+    refuse_other_case(directory, case, asked)
+    return Run(case, path, say, asked)

@@ -46,9 +46,9 @@ class Split(Sequence[Any]):
         return self._data[self.indices[i]]
 
     @property
-    def batch(self) -> Callable[[Sequence[int]], Any]:
+    def read_batch(self) -> Callable[[Sequence[int]], Any]:
         """Reads several examples at once; absent where the data set cannot."""
-        whole = self._data.batch
+        whole = self._data.read_batch
         return lambda positions: whole([self.indices[i] for i in positions])
 
     def only(self, positions: Sequence[int]) -> "Split":

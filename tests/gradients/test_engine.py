@@ -11,6 +11,12 @@ from suture.groups import resolve
 from suture.tasks import Classification
 from tests import zoo
 
+# Networks of the zoo that hold something without a rule, or use a parameter outside of its module.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no rule for:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*used outside of its module:UserWarning"),
+]
+
 
 def oracle(model: nn.Module, inputs: Tensor, targets: Tensor, level: str) -> Tensor:
     """(n, groups): `.backward()` on one example after another."""

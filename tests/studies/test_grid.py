@@ -55,16 +55,13 @@ def test_an_empty_exclude_drops_nothing():
 @given(
     st.dictionaries(
         st.sampled_from("abcd"),
-        st.lists(st.one_of(st.integers(-3, 3), st.booleans(), st.floats(-2, 2), st.text(max_size=3)), min_size=1),
+        st.lists(st.sampled_from([0, 0.0, False, "", "x", "é", -1, 2.5]), min_size=1),
         max_size=4,
     )
 )
 @settings(deadline=None, derandomize=True, max_examples=50)
 def test_cells_are_the_product_of_the_axes_each_once(axes):
-    def text(value):
-        return value if isinstance(value, str) else json.dumps(value)
-
-    axes = {axis: list({text(value): value for value in values}.values()) for axis, values in axes.items()}
+    axes = {axis: list({json.dumps(value): value for value in values}.values()) for axis, values in axes.items()}
     cells = expand(study(axes=axes))
     assert len(cells) == math.prod(map(len, axes.values()))
     assert len({json.dumps(cell.point) for cell in cells}) == len(cells)

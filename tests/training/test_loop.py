@@ -56,7 +56,9 @@ def test_a_training_that_was_killed_ends_like_an_undisturbed_one(tmp_path: Path,
     resumed = fresh()
     torch.manual_seed(99)  # what other code drew does not matter
     again = run(resumed, checkpoints=checkpoints).history
-    assert all(same_bits(a, b) for a, b in zip(undisturbed.state_dict().values(), resumed.state_dict().values()))
+    assert all(
+        same_bits(a, b) for a, b in zip(undisturbed.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
     columns = ["epoch", "lr", "momentum", "loss", "accuracy"]
     assert again[columns].equals(history[columns])
     assert len(list(tmp_path.iterdir())) == 1
@@ -71,7 +73,9 @@ def test_checkpoints_of_another_key_and_broken_ones_are_not_resumed_from(tmp_pat
     run(expected)
     history = run(found, checkpoints=Checkpoints(tmp_path, "other")).history
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    assert all(same_bits(a, b) for a, b in zip(expected.state_dict().values(), found.state_dict().values()))
+    assert all(
+        same_bits(a, b) for a, b in zip(expected.state_dict().values(), found.state_dict().values(), strict=True)
+    )
 
 
 def test_the_history_follows_table_16() -> None:

@@ -65,5 +65,5 @@ def test_bad_plans_name_what_is_wrong(tmp_path: Path, text: str, words: str) -> 
 def test_unknown_plans() -> None:
     with pytest.raises(UnknownNameError, match="there are A, none, or give a TOML file"):
         load_plan("Q")
-    with pytest.raises(MissingFileError, match="no file absent.toml"):
+    with pytest.raises(MissingFileError, match=r"no file absent\.toml"):
         load_plan("absent.toml")

@@ -37,14 +37,12 @@ def demo(
     Example: suture demo --out demo-run
     """
     from suture.asked import Asked
+    from suture.claim import refuse_strangers
     from suture.cli.repair import show_summary
     from suture.demo import FORMAT, prepare
-    from suture.errors import RunError
     from suture.pipeline import run
 
-    inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if "case.json" not in inside and inside - {"lock", "log.txt", "model"}:  # said before minutes of training
-        raise RunError(f"{out} exists and is no run directory; choose another --out")
+    refuse_strangers(out)  # before seconds of training
     typer.echo("Clean digits are learnt, then blurred and noisy ones are met. The same by hand:", err=True)
     weights, history, plan = (out / "model" / n for n in ("weights.safetensors", "history.csv", "plan.toml"))
     mean, std = FORMAT.mean[0], FORMAT.std[0]

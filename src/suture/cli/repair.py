@@ -75,10 +75,12 @@ def run(
     """
     from suture.asked import Asked
     from suture.errors import InvalidArgumentError
+    from suture.pipeline import checked
     from suture.pipeline import run as run_pipeline
 
     _check_require(require)
     _check_names(localizers, rule)
+    checked(plan, until, redo)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     asked = Asked(
@@ -211,12 +213,10 @@ def show_summary(results: dict[str, Any], out: Path) -> None:
 
 
 def _stage(path: Any, do: Any) -> Any:
-    from suture.asked import Asked
-    from suture.pipeline import claimed, open_run
-    from suture.rundir import read_json
+    from suture.pipeline import open_run
 
     this = open_run(path, _say)
-    with claimed(this, Asked.model_validate(read_json(this.directory.case_file)["asked"])):
+    with this.claimed():
         result = do(this)
     _print(result.table())
     return result

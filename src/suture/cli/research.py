@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 def study(
     name: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="A TOML file, or a name of the catalog; none lists it.")
+        str | None, typer.Argument(metavar="STUDY", help="A TOML file, or a name of the catalog; none lists it.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Directory of the results; the same study continues in it.")
@@ -31,8 +31,9 @@ def study(
 ) -> None:
     """Do a study, one function over a grid of parameters, or list those that come with suture.
 
-    Stopped or killed, the same command continues. A cell that fails does not stop the others: the exit code is
-    then 3, the tables hold what is finished, and the same command tries the rest again.
+    Stopped or killed, the same command continues.
+
+    A cell that fails does not stop the others; the exit code is then 3.
 
     Example: suture study paper/audit --out audit
     """

@@ -66,9 +66,8 @@ def train(
         model=model, data=data, verify=test, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std),
         task=task, seed=seed, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
-    examples, held_out = (
-        load_data(path, asked.image, skip_bad=skip_bad) if path else None for path in (asked.data, asked.verify)
-    )
+    examples = load_data(str(asked.data), asked.image, skip_bad=skip_bad)
+    held_out = load_data(asked.verify, asked.image, skip_bad=skip_bad) if asked.verify else None
 
     def loggers() -> list["Logger"]:
         from suture.integrations.trackers import TensorBoard

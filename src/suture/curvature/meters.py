@@ -141,11 +141,12 @@ def squared_gradient(optimizer: Optimizer) -> list[float]:
     """‖g‖² of each param group: YellowFin's estimate of curvature along the gradient, which costs nothing.
 
     It stands for gᵀFg / gᵀg with F = ggᵀ, and for curvature only where the loss is a negative log-likelihood. With
-    the smallest of the last 20 steps this is YellowFin's rule for momentum at a given lr, without its smoothing:
+    the smallest of the last 20 steps this is YellowFin's rule for momentum at a given lr, by param group and without
+    its smoothing:
 
         CriticalMomentum(optimizer, curvature=squared_gradient, window=20, track="smallest", form="exact")
 
-    Source: Zhang and Mitliagkas 2017, arXiv:1706.03471, section 3.1 (measurement of the curvature range).
+    Source: Zhang and Mitliagkas 2017, arXiv:1706.03471, its curvature range.
     """
     return [
         sum(float(p.grad.detach().double().square().sum()) for p in group["params"] if p.grad is not None)

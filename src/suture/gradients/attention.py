@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from suture.gradients.factors import Dense, Factor, Outer
 
+ARGUMENTS = (
+    "query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal",
+)  # fmt: skip
 CLAIMED = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 
 
@@ -16,23 +19,22 @@ def supported(module: nn.MultiheadAttention) -> bool:
     return module._qkv_same_embed_dim and module.bias_k is None and not module.add_zero_attn
 
 
-def attention(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any], dy: Tensor) -> dict[str, Factor]:
+def attention(
+    module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any], dy: Tensor, chunk: slice
+) -> dict[str, Factor]:
     """Factors of the projections, from queries, keys and values and the gradient of the output.
 
     The attention is run again between the projections, so that the gradient of what they give is known;
-    shapes are (n, t, width), or (t, n, width) without ``batch_first``.
+    shapes are (n, t, width), or (t, n, width) without ``batch_first``. Only the examples of a chunk are taken.
     """
-    names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal")
-    given = dict(zip(names, args, strict=False)) | kwargs
-    inputs = [given[name] if module.batch_first else given[name].transpose(0, 1) for name in ("query", "key", "value")]
-    dy = dy if module.batch_first else dy.transpose(0, 1)
+    given = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
+    parts = [dy, *(given[name].detach() for name in ("query", "key", "value"))]
+    dy, *inputs = [(part if module.batch_first else part.transpose(0, 1))[chunk] for part in parts]
     weights = module.in_proj_weight.chunk(3)
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None,) * 3
-    projected = [
-        F.linear(x, w, b).detach().requires_grad_() for x, w, b in zip(inputs, weights, biases, strict=True)
-    ]
+    projected = [F.linear(x, w, b).detach().requires_grad_() for x, w, b in zip(inputs, weights, biases, strict=True)]
     with torch.enable_grad():
-        mixed = _attend(module, projected, given)
+        mixed = _attend(module, projected, given, chunk)
         grads = torch.autograd.grad(mixed, projected, dy @ module.out_proj.weight)
     longest = max(x.shape[1] for x in inputs)
     deltas, sources = (
@@ -46,15 +48,15 @@ def attention(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict
     }
 
 
-def _attend(module: nn.MultiheadAttention, projected: list[Tensor], given: dict[str, Any]) -> Tensor:
+def _attend(module: nn.MultiheadAttention, projected: list[Tensor], given: dict[str, Any], chunk: slice) -> Tensor:
     n, length, width = projected[0].shape
     heads = module.num_heads
-    q, k, v = (part.unflatten(2, (heads, width // heads)).transpose(1, 2) for part in projected)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(given, n, heads, q))
+    q, k, v = (part.reshape(n, -1, heads, width // heads).transpose(1, 2) for part in projected)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(given, heads, q, chunk))
     return mixed.transpose(1, 2).reshape(n, length, width)
 
 
-def _mask(given: dict[str, Any], n: int, heads: int, like: Tensor) -> Tensor | None:
+def _mask(given: dict[str, Any], heads: int, like: Tensor, chunk: slice) -> Tensor | None:
     """What is added to the scores: minus infinity where a mask of truth values forbids."""
 
     def added(mask: Tensor) -> Tensor:
@@ -63,8 +65,10 @@ def _mask(given: dict[str, Any], n: int, heads: int, like: Tensor) -> Tensor | N
         return mask.to(like.dtype)
 
     attn, padding = given.get("attn_mask"), given.get("key_padding_mask")
-    total = None if attn is None else added(attn if attn.dim() == 2 else attn.unflatten(0, (n, heads)))
+    total = (
+        None if attn is None else added(attn if attn.dim() == 2 else attn.reshape(-1, heads, *attn.shape[1:])[chunk])
+    )
     if padding is not None:
-        keys = added(padding)[:, None, None, :]
+        keys = added(padding)[chunk, None, None, :]
         total = keys if total is None else total + keys
     return total

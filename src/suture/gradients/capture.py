@@ -146,7 +146,7 @@ class Watch:
         for place, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
                 out = leaf if leaf.requires_grad else leaf + self.zero.to(leaf.dtype)
-                out.register_hook(partial(self._arrived, call, len(call.outputs)))
+                out.register_hook(partial(self._arrived, call, len(call.outputs)))  # type: ignore[no-untyped-call]
                 leaves[place] = out
                 call.outputs.append(out.detach())
         if call.outputs:
@@ -172,19 +172,20 @@ def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Facto
         x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (call.args[0], call.dy[0]))
         found = layer.rule(layer.module, x.detach(), dy)
     else:
-        args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
-        grads = [call.dy.get(place, torch.zeros_like(out))[chunk] for place, out in enumerate(call.outputs)]
-        if layer.attends:
-            found = attention.attention(layer.module, args, kwargs, grads[0])  # type: ignore[arg-type]
+        if isinstance(layer.module, nn.MultiheadAttention) and layer.attends:
+            found = attention.attention(layer.module, call.args, call.kwargs, call.dy[0], chunk)
         else:
-            found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, len(grads[0]))
+            args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
+            grads = {p: (g.movedim(_axis(g, n), 0)[chunk], _axis(g, n)) for p, g in sorted(call.dy.items())}
+            size = len(range(n)[chunk])
+            found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, size)
     return {layer.names[name]: factor for name, factor in found.items() if name in layer.names}
 
 
 def layout_of(call: Call, n: int) -> str | None:
     """Where the examples of a call are; None when the call does not have them apart."""
     if call.layer.rule is None:
-        return "first" if all(out.dim() and out.shape[0] == n for out in call.outputs) else None
+        return "first" if all(n in grad.shape[:2] for grad in call.dy.values()) else None
     shape = call.dy[0].shape
     if shape[0] == n:
         return "first"
@@ -193,6 +194,11 @@ def layout_of(call: Call, n: int) -> str | None:
     if len(shape) > 2 and shape[1] == n:
         return "second"
     return "folded" if shape[0] % n == 0 else None
+
+
+def _axis(grad: Tensor, n: int) -> int:
+    """The axis of the examples: the first, or the second as in the states of recurrent layers."""
+    return 0 if grad.shape[0] == n else 1
 
 
 def arranged(tensor: Tensor, n: int, layout: str) -> Tensor:

@@ -104,7 +104,8 @@ class Dense:
 
     def total(self, weights: Tensor) -> Tensor:
         """Σ_n weights[n] · gradient n, of the parameter's shape."""
-        return torch.tensordot(weights, self.values, dims=1)
+        summed: Tensor = torch.tensordot(weights, self.values, dims=1)
+        return summed
 
 
 Factor = Outer | Rows | Dense

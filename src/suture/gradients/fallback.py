@@ -1,5 +1,6 @@
 """Modules without a rule: their per-example gradients from their own vector-Jacobian product."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +13,16 @@ from suture.gradients.factors import Dense, Factor
 
 
 def own_gradients(
-    module: nn.Module, names: list[str], args: tuple[Any, ...], kwargs: Mapping[str, Any], dy: list[Tensor], n: int
-) -> dict[str, Factor]:
+    module: nn.Module, names: list[str], args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    dy: Mapping[int, tuple[Tensor, int]], n: int,
+) -> dict[str, Factor]:  # fmt: skip
     """Gradients of some of a module's parameters for each of n examples, by running its forward again.
 
     Args:
         names: parameters, by their names inside the module.
         args, kwargs: of its forward; tensors whose first axis has n entries are taken apart.
-        dy: gradients of the tensors in its output, in order; their first axis has n entries.
+        dy: by place among the floating-point tensors of its output, the gradient (n, …) and the axis that the
+            examples have there.
     """
     parameters = {name: module.get_parameter(name).detach() for name in names}
     flat, spec = tree_flatten((args, dict(kwargs)))
@@ -33,16 +36,20 @@ def own_gradients(
 
         def forward(values: dict[str, Tensor]) -> list[Tensor]:
             output = functional_call(module, values, inputs, options)
-            return [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)][: len(grads)]
+            tensors = [t for t in tree_flatten(output)[0] if isinstance(t, Tensor) and t.is_floating_point()]
+            return [tensors[place] for place in dy]
 
-        _, pull = vjp(forward, parameters)
-        return pull([grad[None] for grad in grads])[0]  # type: ignore[no-any-return]
+        pull = vjp(forward, parameters)[1]
+        axes = [axis for _, axis in dy.values()]
+        return pull([g.unsqueeze(axis) for g, axis in zip(grads, axes, strict=True)])[0]  # type: ignore[no-any-return]
 
+    given_grads = [grad for grad, _ in dy.values()]
     taken_apart = [leaf for leaf, taken in zip(flat, split, strict=True) if taken]
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # said once, by the meter
         try:
-            found = vmap(one)(taken_apart, dy)
+            found = vmap(one)(taken_apart, given_grads)
         except RuntimeError:  # an operation that cannot be batched, such as a fused recurrent kernel
-            rows = [one([leaf[i] for leaf in taken_apart], [grad[i] for grad in dy]) for i in range(n)]
+            rows = [one([leaf[i] for leaf in taken_apart], [grad[i] for grad in given_grads]) for i in range(n)]
             found = {name: torch.stack([row[name] for row in rows]) for name in names}
     return {name: Dense(values.detach()) for name, values in found.items()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from suture.errors import DataError, InvalidArgumentError, NonFiniteError
-from suture.gradients.capture import Call, Layer, Watch, factors_of, layers_of, layout_of, watched
+from suture.errors import InvalidArgumentError, NonFiniteError
+from suture.gradients.capture import Call, Watch, factors_of, layers_of, layout_of, watched
 from suture.gradients.factors import Factor, Outer, inner
 from suture.tasks import Batch, Task
 
@@ -137,7 +137,8 @@ class Meter:
         return losses.detach(), torch.stack(norms)
 
     def _warn(self) -> None:
-        slow = sorted({type(layer.module).__name__ for layer in self.layers if layer.rule is None and not layer.attends})
+        unruled = [layer for layer in self.layers if layer.rule is None and not layer.attends]
+        slow = sorted({type(layer.module).__name__ for layer in unruled})
         if slow:
             warnings.warn(
                 f"no rule for {', '.join(slow)}: its per-example gradients are formed, which takes longer",
@@ -177,7 +178,14 @@ class _Tally:
         self.watch.on_complete = self._complete
         if self.watch.calls and self.losses.requires_grad:
             keep = bool(self.meter.looped)
-            torch.autograd.grad(self.losses.sum(), [self.watch.zero], retain_graph=keep, allow_unused=True)
+            try:
+                torch.autograd.grad(self.losses.sum(), [self.watch.zero], retain_graph=keep, allow_unused=True)
+            except RuntimeError as error:
+                if "use_reentrant" in str(error):
+                    raise InvalidArgumentError(
+                        "the model checkpoints with use_reentrant=True, which hides its layers; set use_reentrant=False"
+                    ) from error
+                raise
         done = set(map(id, self._waiting))
         partial = [c for c in self.watch.calls if c.dy and id(c) not in done and len(c.dy) < len(c.outputs)]
         for call in partial:
@@ -232,7 +240,7 @@ class _Tally:
             if isinstance(factor, Outer):
                 dense = factor.dense().flatten(1)
                 squares = torch.einsum("np,np->n", dense, dense)
-                sums = (weights.to(dense) @ dense).unflatten(1, factor.shape) if len(weights) else []
+                sums = (weights.to(dense) @ dense).reshape(len(weights), *factor.shape)
                 self._record(name, chunk, squares, list(sums))
                 return
         squares = sum((inner(a, b) for a in factors for b in factors), self.losses.new_zeros(()))

@@ -22,11 +22,11 @@ class TensorBoard:
             raise InvalidArgumentError(
                 "TensorBoard is not installed; pip install 'suture[trackers]', or leave out --tensorboard"
             ) from error
-        self._writer = SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(directory))
 
     def log(self, row: dict[str, float]) -> None:
         """Record one epoch; the file is flushed, so that nothing is lost when the process is killed."""
         for name, value in row.items():
             if name != "epoch":
-                self._writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()

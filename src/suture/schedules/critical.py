@@ -37,12 +37,12 @@ class CriticalMomentum(MomentumScheduler):
             optimizer, curvature="measure", measure=lambda: criterion(model(inputs), targets), every=100
         )
 
-    With a top eigenvalue λ the paper's form lies below 0.5 as soon as λα > 1/16, while SGD at constant lr
-    drives λα towards 2(1 + μ) (Cohen et al. 2021, arXiv:2103.00065): expect the clamp to rule, and look at
-    ``clamp_share``. Alternatives are ``form="exact"``; the smallest of the curvatures tracked over a window,
-    which with the exact form is YellowFin's rule for μ at a given lr (Zhang and Mitliagkas 2017,
-    arXiv:1706.03471; ``suture.curvature.squared_gradient`` is its measurement); both ends of the tracked range;
-    and the curvature along the gradient (``suture.curvature.Meter``).
+    With a top eigenvalue λ the paper's form lies below 0.5 as soon as λα > 1/16, while full-batch training at
+    constant lr drives λα up to 2(1 + μ) (Cohen et al. 2021, arXiv:2103.00065): look at ``clamp_share``, which
+    says how often it was the clamp that chose. Alternatives are ``form="exact"``; the smallest of the curvatures
+    tracked over a window, which with the exact form is YellowFin's rule for μ at a given lr (Zhang and
+    Mitliagkas 2017, arXiv:1706.03471; ``suture.curvature.squared_gradient`` is its measurement); both ends of
+    the tracked range; and the curvature along the gradient (``suture.curvature.Meter``).
 
     Args:
         optimizer: see MomentumScheduler.

@@ -11,6 +11,7 @@ from suture.errors import InvalidArgumentError
 from suture.localizers import DEFAULT, LOCALIZERS, RULES, Evidence, gather
 from suture.localizers.nulls import matched, reinitialised
 from suture.stages.result import GAIN, Gains, Result, Scores, Table
+from suture.stats import wilson
 from suture.tasks import Outcomes, evaluate
 
 RANDOM_INITS = 3  # networks over which the null at random initialisation is averaged
@@ -24,6 +25,8 @@ class Localization(Result, stage="localize", schema=1):
         scores: index group (model order), one column per localizer, larger = more suspect.
         null_correct: the same scores on as many correct examples.
         null_random: the same scores on the errors at random initialisation, averaged over seeds.
+        null_reference: the same scores of the healthy reference on the same errors; None without a reference.
+            With one, groups are ranked by score / null_reference: the profile of a healthy network is divided out.
         pays: group → gain, low, high: where treating pays; empty until measured.
         flagged: the groups that Treat will treat.
         top: the group that is sick, or None when none stands out.
@@ -37,6 +40,7 @@ class Localization(Result, stage="localize", schema=1):
     scores: Scores
     null_correct: Scores
     null_random: Scores
+    null_reference: Scores | None = None
     pays: Gains = field(default_factory=lambda: pd.DataFrame(columns=GAIN, dtype=float))
     flagged: list[str]
     top: str | None
@@ -47,6 +51,12 @@ class Localization(Result, stage="localize", schema=1):
     accuracy: float
     groups: dict[str, list[str]]
     examples: Table
+
+    @property
+    def guessing(self) -> bool:
+        """Whether the model does no better than guessing among the classes that occur: a setting may be wrong."""
+        classes = self.examples["target"].nunique() if "target" in self.examples else 0
+        return classes > 1 and wilson(self.n - self.n_errors, self.n).low <= 1 / classes
 
     @property
     def first(self) -> str:
@@ -88,7 +98,9 @@ def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str 
         return pd.DataFrame({name: localizer(evidence) for name, localizer in score.items()}, index=list(case.groups))
 
     scores = table(case.model, errors, "gradients of the errors")
-    flagged = flag(scores[names[0]]) if errors else []
+    healthy = None if case.reference is None else table(case.reference, errors, "gradients of the reference")
+    ranked = scores[names[0]] if healthy is None else scores[names[0]] / healthy[names[0]]
+    flagged = flag(ranked) if errors else []
     return Localization(
         scores=scores,
         null_correct=table(case.model, null, "gradients of correct examples"),
@@ -98,8 +110,9 @@ def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str 
                 for i in range(RANDOM_INITS)
             ]
         ),
+        null_reference=healthy,
         flagged=flagged,
-        top=str(scores[names[0]].idxmax()) if flagged else None,
+        top=str(ranked.idxmax()) if flagged else None,
         rule=rule,
         n=len(outcomes.right),
         n_errors=len(errors),

@@ -9,14 +9,14 @@ import pandas as pd
 from torch import nn
 
 from suture.case import Case
-from suture.errors import GroupError, SutureError
+from suture.errors import SutureError
 from suture.patch import Patch, aliases_of, base_sha256, between, canonical_state, load_patch
 from suture.stages.localize import Localization
 from suture.stages.result import Result, Table
 from suture.stats import flips
 from suture.tasks import evaluate
 from suture.training import Checkpoints
-from suture.treatments import Everything, Groups, Nothing, Plan, fine_tune, load_plan
+from suture.treatments import Everything, Groups, Nothing, Plan, fine_tune, known_groups, load_plan
 from suture.treatments.finetune import Cost
 
 PATCH, UNDO = "patch.safetensors", "undo.safetensors"
@@ -84,8 +84,7 @@ def treat(
     plan = load_plan(plan)
     groups = _groups(case, where, plan)
     if isinstance(plan.how, Nothing) or not groups:
-        why = "the plan is to change nothing" if groups else "no group was flagged, so there is nothing to treat"
-        return _untouched(case, plan, why)
+        return _untouched(case, plan, "the plan is to change nothing" if groups else _nothing_flagged(where))
     model, run, cost = fine_tune(case, groups, plan.how, checkpoints)
     if base_sha256(canonical_state(case.model)) != case.weights_sha256:
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
@@ -111,10 +110,16 @@ def _groups(case: Case, where: Localization | Sequence[str], plan: Plan) -> list
         wanted = list(plan.where.names)
     else:
         wanted = list(where.flagged) if isinstance(where, Localization) else list(where)
-    unknown = [name for name in wanted if name not in case.groups]
-    if unknown:
-        raise GroupError(f"there is no group '{unknown[0]}'; there are {', '.join(case.groups)}")
-    return [name for name in case.groups if name in wanted]
+    return known_groups(case.groups, wanted)
+
+
+def _nothing_flagged(where: Localization | Sequence[str]) -> str:
+    if isinstance(where, Localization) and not where.n_errors:
+        return (
+            f"the model makes no error on the {where.n} examples of 'diagnose', so there is nothing to treat; give "
+            "more data, or data on which it fails"
+        )
+    return "no group was flagged, so there is nothing to treat"
 
 
 def _tried(case: Case, model: nn.Module, name: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from suture.errors import DataError, NonFiniteError
+from suture.errors import DataError, NonFiniteError, SutureError
 from suture.progress import track
 from suture.tasks.base import Batch, Examples, Task
 
@@ -67,8 +67,8 @@ def collate(examples: list[Any], task: Task) -> Batch:
 
 
 def fetch(examples: Examples, positions: Sequence[int], task: Task) -> Batch:
-    """The batch of some examples: from their own ``batch`` where they have one, else collated one by one."""
-    whole = None if hasattr(task, "collate") else getattr(examples, "batch", None)
+    """The batch of some examples: from their own ``read_batch`` where they have one, else collated one by one."""
+    whole = None if hasattr(task, "collate") else getattr(examples, "read_batch", None)
     if whole is not None:
         batch: Batch = whole(positions)
         return batch
@@ -83,6 +83,22 @@ def batches(
     for start in track(starts, description) if description else starts:
         positions = list(range(start, min(start + batch_size, len(examples))))
         yield to_device(fetch(examples, positions, task), device)
+
+
+def _outputs(model: nn.Module, batch: Batch, task: Task, name: str) -> Any:
+    """A forward pass; what a model raises on inputs it was not made for is said in one sentence."""
+    try:
+        return task.outputs(model, batch)
+    except SutureError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise DataError(f"{name} do not fit into memory; give a smaller --batch-size") from error
+    except Exception as error:
+        shape = f" of shape {tuple(batch[0].shape)}" if isinstance(batch[0], Tensor) else ""
+        raise DataError(
+            f"{type(model).__name__} cannot take {name}, inputs{shape} ({' '.join(str(error).split())[:160]}); "
+            "are --size, --mean and --std those it was trained with?"
+        ) from error
 
 
 class _Column(list[Tensor]):
@@ -121,7 +137,7 @@ def evaluate(
     try:
         with torch.inference_mode():
             for batch in batches(examples, task, device, batch_size, f"evaluating {name}"):
-                outputs = task.outputs(model, batch)
+                outputs = _outputs(model, batch, task, name)
                 right.append(task.verdicts(outputs, batch))
                 losses.append(task.losses(outputs, batch).double())
                 if hasattr(task, "predictions"):

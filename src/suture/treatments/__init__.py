@@ -1,7 +1,7 @@
 """Treatments: plans as data, and what they do to a copy of the model."""
 
 from suture.treatments.finetune import fine_tune
-from suture.treatments.plan import Everything, FineTune, Flagged, Groups, Nothing, Plan
+from suture.treatments.plan import Everything, FineTune, Flagged, Groups, Nothing, Plan, known_groups
 from suture.treatments.presets import PRESETS, load_plan
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Nothing",
     "Plan",
     "fine_tune",
+    "known_groups",
     "load_plan",
 ]

@@ -9,10 +9,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from suture.case import Case
-from suture.errors import GroupError
 from suture.tasks import batches
 from suture.training import Checkpoints, Recipe, TrainingRun, train
-from suture.treatments.plan import FineTune
+from suture.treatments.plan import FineTune, known_groups
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ def fine_tune(
     Raises:
         GroupError: no such group.
     """
-    chosen = list(groups)
-    unknown = [name for name in chosen if name not in case.groups]
-    if unknown or not chosen:
-        raise GroupError(f"there is no group '{unknown[0] if unknown else ''}'; there are {', '.join(case.groups)}")
+    chosen = known_groups(case.groups, groups)
     model = copy.deepcopy(case.model)
     trained = {name for group in chosen for name in case.groups[group]}
     freeze_all_but(model, trained)

@@ -1,9 +1,12 @@
 """A plan: where to treat and how, as data that can be written down and read back."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from suture.errors import GroupError
+from suture.registry import suggest
 from suture.training import Recipe
 
 
@@ -62,3 +65,16 @@ class Plan(Part):
     name: str = Field("custom", description="what the plan is called in results and reports")
     where: Where = Field(Flagged(), description="which groups")
     how: How = Field(FineTune(), description="what is done to them")
+
+
+def known_groups(groups: Mapping[str, object], names: Iterable[str]) -> list[str]:
+    """The named groups in model order.
+
+    Raises:
+        GroupError: no such group.
+    """
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in groups]
+    if unknown:
+        raise GroupError(f"there is no group '{unknown[0]}'; {suggest(unknown[0], list(groups))}")
+    return [name for name in groups if name in wanted]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from suture.stages.localize import Localization
 
+GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
 LONGEST = 60  # groups in a table: all of them are in scores.csv
 
 
@@ -116,18 +117,22 @@ def grid(result: Localization) -> Grid:
     shown = _highest(raw["errors"], LONGEST)
     known = bool(sizes.notna().all()) and bool(len(sizes))
     columns = [Column("Group"), *column(result.first, "correct", "random init")]
+    columns += column("reference") if result.null_reference is not None else []
     columns += column("share of score") if _shares(result) else []
-    columns += column("of parameters") if known else []
+    columns += column("share of weights") if known else []
     table = []
     for group in shown:
         row = [group, *(number(raw.loc[group, key]) for key in ("errors", "correct", "random"))]
+        row += [number(result.null_reference.loc[group, result.first])] if result.null_reference is not None else []
         row += [percent(profiles.loc[group, "errors"])] if _shares(result) else []
         row += [percent(sizes[group] / sizes.sum())] if known else []
         table.append([*row, _mark(result, group)])
     marked = frozenset(i for i, group in enumerate(shown) if group == result.top)
     more = f"{len(shown)} of {len(raw)} groups, the highest; all are in localize/scores.csv."
     note = more if len(shown) < len(raw) else ""
-    title = f"{result.first} of {several(result.n_errors, 'error')}, beside its nulls"
+    note = " ".join([note, GUESSING] if note else [GUESSING]) if result.guessing else note
+    right = f"accuracy {percent(result.accuracy)}"
+    title = f"{result.first} of {several(result.n_errors, 'error')} in {count(result.n)} examples ({right})"
     return Grid(title, [*columns, Column("flagged")], table, marked, note)
 
 

@@ -1,0 +1,163 @@
+"""Logs as tables: CSV files of any dialect, and data frames."""
+
+import codecs
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+
+from suture.errors import DataError
+from suture.history.cells import Rows
+from suture.history.columns import find_columns
+from suture.history.family import described_optimizer
+from suture.history.log import READERS, Log, Reader
+
+HISTORY = "history.csv"  # as `suture train` calls it
+_HEAD = 65_536  # bytes that decide whether a file is text, and which
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",  # Excel begins with it
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f")) + b"\x7f"
+
+
+def find_csv(path: Path) -> Path | None:
+    """Any file, so this reader comes last; of directories, those of `suture train`."""
+    if path.is_dir():
+        return path / HISTORY if (path / HISTORY).is_file() else None
+    return path
+
+
+def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
+    """Read a CSV file row by row: separated by comma, semicolon, tab, bar or blanks; UTF-8, UTF-16 or Latin-1.
+
+    A header that stands again (a restarted run appends to its log) is skipped; a last row that was cut off is left
+    out and said.
+
+    Raises:
+        DataError: it is no text, has no rows, or a value cannot be used.
+        UnknownNameError: a chosen column does not exist.
+    """
+    source = str(path)
+    encoding = _encoding(path)
+    if encoding is None:
+        raise DataError(f"{source} is not readable as CSV (it holds binary data)")
+    with open(path, encoding=encoding, errors="replace", newline="") as file:
+        header, rows, comma = _header(file)
+        if not header:
+            raise DataError(f"{source} has no rows; a header with a column 'lr' and a row per epoch are needed")
+        columns = find_columns(header, chosen, source)
+        place = {role: header.index(name) for role, name in columns.names.items()}
+        found = Rows(columns.names, source)
+        notes = columns.notes
+        cut = None
+        try:
+            for row in rows:
+                if not any(row) or [cell.strip() for cell in row] == header:
+                    continue
+                if cut is not None:
+                    found.add(cut)
+                cells = {role: row[i] for role, i in place.items() if i < len(row)}
+                cut = {role: cell.replace(",", ".") if comma else cell for role, cell in cells.items()}
+                if len(row) >= len(header):
+                    found.add(cut)
+                    cut = None
+        except csv.Error as error:
+            notes.append(f"what follows row {len(found)} is not readable ({error}) and was left out")
+    if cut is not None and not _ends_with_newline(path):
+        notes.append("the last row is cut off and was left out")
+    elif cut is not None:
+        found.add(cut)
+    if not len(found):
+        raise DataError(f"{source} has no rows; a header with a column 'lr' and a row per epoch are needed")
+    log = found.log()
+    log.notes[:0] = notes
+    log.optimizer = log.optimizer or columns.optimizer or described_optimizer(path.parent)
+    return log
+
+
+def frame_log(table: pd.DataFrame, chosen: Mapping[str, str], source: str = "a table") -> Log:
+    """A data frame as a log; an index that is called epoch or step counts as a column.
+
+    Raises:
+        DataError: it has no rows, or a value cannot be used.
+        UnknownNameError: a chosen column does not exist.
+    """
+    if table.index.name is not None:
+        table = table.reset_index()
+    names = [str(name).strip() for name in table.columns]
+    columns = find_columns(names, chosen, source)
+    found = Rows(columns.names, source)
+    picked = {role: table.iloc[:, names.index(name)] for role, name in columns.names.items()}
+    cells = {role: values.astype(object).where(values.notna(), None).tolist() for role, values in picked.items()}
+    for i in range(len(table)):
+        found.add({role: values[i] for role, values in cells.items()})
+    if not len(found):
+        raise DataError(f"{source} has no rows; a column 'lr' and a row per epoch are needed")
+    log = found.log()
+    log.notes[:0] = columns.notes
+    log.optimizer = log.optimizer or columns.optimizer
+    return log
+
+
+def _encoding(path: Path) -> str | None:
+    """How a text is encoded; None for what is no text."""
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    if any(byte in _CONTROL for byte in head):
+        return None
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
+
+
+def _header(lines: Iterator[str]) -> tuple[list[str], Iterator[list[str]], bool]:
+    """Names of the columns, an iterator over the rows below, and whether numbers are written with a comma.
+
+    NumPy's savetxt writes the header as a comment.
+    """
+    comment = first = ""
+    for line in lines:
+        if line.lstrip().startswith("#"):
+            comment = line.lstrip().lstrip("#").strip()
+        elif line.strip():
+            first = line
+            break
+    delimiter = max(",;\t|", key=first.count)
+    if delimiter not in first:
+        delimiter = " "
+
+    def cells(lines: Iterable[str]) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+
+    header = [cell.strip() for cell in next(cells([first]), [])]
+    if comment and all(_is_number(cell) for cell in header):
+        header = [cell.strip() for cell in next(cells([comment]), [])]
+        lines = chain([first], lines)
+    return header, cells(lines), delimiter == ";"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 2))
+        return file.read().rstrip(b"\0")[-1:] in (b"\n", b"\r", b"")
+
+
+READERS.register("csv")(Reader(find_csv, read_csv, HISTORY))

@@ -1,0 +1,375 @@
+"""Every layer with a rule, in odd shapes, and the ways in which models are odd, against plain autograd."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from suture.errors import InvalidArgumentError, NonFiniteError
+from suture.gradients import Meter
+from suture.tasks import Classification
+
+
+class Wrapped(nn.Module):
+    """A layer under test, then a mean over positions and a linear head to three classes."""
+
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(width, 3)
+
+    def forward(self, x: Any) -> Tensor:
+        y = self.layer(x)
+        y = y[0] if isinstance(y, tuple) else y
+        return self.head(torch.tanh(y).flatten(1))
+
+
+def labels(n: int) -> Tensor:
+    return torch.arange(n) % 3
+
+
+def plain(model: nn.Module, x: Any, y: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Squared norms (n, parameters) and each example's gradient, one backward after another."""
+    twin = copy.deepcopy(model).eval()
+    parameters = {n: p.requires_grad_(True) for n, p in twin.named_parameters()}
+    losses = F.cross_entropy(twin(x), y, reduction="none")
+    rows = []
+    for loss in losses:
+        grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+        rows.append({
+            n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), grads, strict=True)
+        })  # fmt: skip
+    return torch.stack([torch.stack([g.double().square().sum() for g in row.values()]) for row in rows]), rows
+
+
+def agrees(model: nn.Module, x: Any, n: int, *, looped: bool = False, **options: Any) -> Meter:
+    """Norms and two weighted sums agree with autograd; whether it took one pass or many is as expected."""
+    y = labels(n)
+    weights = torch.stack([(torch.arange(n) % 2).float(), torch.linspace(-1, 1, n)])
+    meter = Meter(model, Classification(), **options)
+    found = meter.measure((x, y), lambda verdicts: weights)
+    squares, rows = plain(model, x, y)
+    scale = squares.sqrt().amax()
+    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=1e-4, atol=1e-5 * float(scale))
+    for total, weight in zip(found.sums, weights, strict=True):
+        for name, value in total.items():
+            expected = sum(w * row[name] for w, row in zip(weight, rows, strict=True))
+            assert torch.allclose(value, torch.as_tensor(expected), rtol=1e-4, atol=1e-5 * float(scale) * n)
+    assert bool(meter.looped) == looped, meter.looped
+    return meter
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A convolution of any geometry that its input allows, in one to three dimensions."""
+    dims = draw(st.integers(1, 3))
+    groups = draw(st.integers(1, 3))
+    kernel = tuple(draw(st.integers(1, 3)) for _ in range(dims))
+    dilation = tuple(draw(st.integers(1, 2)) for _ in range(dims))
+    padding: Any = tuple(draw(st.integers(0, 2)) for _ in range(dims))
+    stride = tuple(draw(st.integers(1, 3)) for _ in range(dims))
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    if draw(st.booleans()):
+        padding, stride = "same", (1,) * dims
+    size = tuple(d * (k - 1) + 1 + draw(st.integers(3, 5)) for k, d in zip(kernel, dilation, strict=True))
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    torch.manual_seed(draw(st.integers(0, 9)))
+    layer = kind(
+        groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2)), kernel, stride, padding, dilation,
+        groups, draw(st.booleans()), mode,
+    )  # fmt: skip
+    return layer, torch.randn(draw(st.integers(2, 4)), layer.in_channels, *size)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+@given(convolutions())
+def test_convolutions_of_any_geometry(case: tuple[nn.Module, Tensor]) -> None:
+    layer, x = case
+    width = layer(x).flatten(1).shape[1]
+    agrees(Wrapped(layer, width), x, len(x))
+
+
+class Twice(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+class TimeFirst(nn.Module):
+    """A layer that sees (positions, examples, width)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class Folded(nn.Module):
+    """A layer that sees examples and positions folded into one axis."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Inplace(nn.Module):
+    """What comes out of a layer is overwritten."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).relu_()
+
+
+class Checkpointed(nn.Module):
+    """A stretch that is run again in the backward pass."""
+
+    def __init__(self, layer: nn.Module, reentrant: bool) -> None:
+        super().__init__()
+        self.stem, self.layer, self.reentrant = nn.Linear(4, 4), layer, reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layer, self.stem(x), use_reentrant=self.reentrant)
+
+
+def normed(layer: nn.Module) -> nn.Module:
+    """Scales, shifts and statistics that are not those of a fresh layer."""
+    torch.manual_seed(3)
+    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+        if tensor.is_floating_point():
+            with torch.no_grad():
+                tensor.uniform_(0.5, 1.5) if "var" in name else tensor.normal_()
+    return layer
+
+
+N = 5
+LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
+    "linear": lambda: (nn.Linear(4, 6), torch.randn(N, 4), 6),
+    "linear without bias": lambda: (nn.Linear(4, 6, bias=False), torch.randn(N, 4), 6),
+    "linear over positions": lambda: (nn.Linear(4, 6), torch.randn(N, 3, 2, 4), 36),
+    "linear, one position": lambda: (nn.Linear(40, 60), torch.randn(N, 1, 40), 60),
+    "linear, many positions": lambda: (nn.Linear(2, 3), torch.randn(N, 50, 2), 150),
+    "linear, time first": lambda: (TimeFirst(nn.Linear(4, 6)), torch.randn(N, 7, 4), 42),
+    "linear, folded": lambda: (Folded(nn.Linear(4, 6)), torch.randn(N, 7, 4), 42),
+    "linear, twice": lambda: (Twice(nn.Linear(4, 4)), torch.randn(N, 3, 4), 12),
+    "linear, overwritten": lambda: (Inplace(nn.Linear(4, 6)), torch.randn(N, 4), 6),
+    "convolution, twice": lambda: (Twice(nn.Conv2d(2, 2, 3, padding=1)), torch.randn(N, 2, 4, 5), 40),
+    "convolution, depthwise": lambda: (nn.Conv2d(4, 8, 3, groups=4), torch.randn(N, 4, 5, 6), 96),
+    "convolution, overwritten": lambda: (Inplace(nn.Conv2d(2, 3, 3)), torch.randn(N, 2, 5, 5), 27),
+    "batch norm 1d": lambda: (normed(nn.BatchNorm1d(4)), torch.randn(N, 4), 4),
+    "batch norm 1d over positions": lambda: (normed(nn.BatchNorm1d(4)), torch.randn(N, 4, 3), 12),
+    "batch norm 2d": lambda: (normed(nn.BatchNorm2d(4)), torch.randn(N, 4, 3, 2), 24),
+    "batch norm 3d": lambda: (normed(nn.BatchNorm3d(2)), torch.randn(N, 2, 3, 2, 2), 24),
+    "layer norm": lambda: (normed(nn.LayerNorm(4)), torch.randn(N, 3, 4), 12),
+    "layer norm over two axes": lambda: (normed(nn.LayerNorm((3, 4))), torch.randn(N, 2, 3, 4), 24),
+    "layer norm without bias": lambda: (normed(nn.LayerNorm(4, bias=False)), torch.randn(N, 4), 4),
+    "rms norm": lambda: (normed(nn.RMSNorm(4)), torch.randn(N, 3, 4), 12),
+    "group norm": lambda: (normed(nn.GroupNorm(2, 4)), torch.randn(N, 4, 3, 3), 36),
+    "instance norm": lambda: (normed(nn.InstanceNorm2d(4, affine=True)), torch.randn(N, 4, 3, 3), 36),
+    "instance norm, stored": lambda: (
+        normed(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)), torch.randn(N, 4, 3, 3), 36,
+    ),
+    "embedding": lambda: (nn.Embedding(5, 4), torch.randint(0, 5, (N, 6)), 24),
+    "embedding, padded": lambda: (nn.Embedding(5, 4, padding_idx=0), torch.randint(0, 5, (N, 6)), 24),
+    "checkpointed": lambda: (Checkpointed(nn.Linear(4, 6), False), torch.randn(N, 4), 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_with_a_rule(name: str) -> None:
+    torch.manual_seed(1)
+    layer, x, width = LAYERS[name]()
+    agrees(Wrapped(layer, width), x, N)
+
+
+@pytest.mark.parametrize("memory", [1, 1000, 10**9])
+@pytest.mark.parametrize("name", ["linear over positions", "convolution, twice", "embedding"])
+def test_chunks_do_not_change_results(name: str, memory: int) -> None:
+    torch.manual_seed(1)
+    layer, x, width = LAYERS[name]()
+    agrees(Wrapped(layer, width), x, N, max_memory=memory)
+
+
+UNRULED: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
+    "lstm": lambda: (nn.LSTM(4, 3, batch_first=True), torch.randn(N, 6, 4), 18),
+    "gru, two layers": lambda: (nn.GRU(4, 3, 2, batch_first=True, bidirectional=True), torch.randn(N, 6, 4), 36),
+    "transposed convolution": lambda: (nn.ConvTranspose2d(2, 3, 3, stride=2), torch.randn(N, 2, 3, 3), 147),
+    "prelu": lambda: (nn.PReLU(4), torch.randn(N, 4, 3), 12),
+    "bilinear": lambda: (Pairwise(), torch.randn(N, 4), 5),
+    "embedding with a largest norm": lambda: (nn.Embedding(5, 4, scale_grad_by_freq=False), torch.randint(0, 5, (N, 6)), 24),
+}  # fmt: skip
+
+
+class Pairwise(nn.Module):
+    """A layer of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = nn.Bilinear(4, 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, x.flip(1))
+
+
+@pytest.mark.filterwarnings("ignore:no rule for:UserWarning")
+@pytest.mark.parametrize("name", UNRULED)
+def test_layers_without_a_rule_fall_back(name: str) -> None:
+    torch.manual_seed(1)
+    layer, x, width = UNRULED[name]()
+    agrees(Wrapped(layer, width), x, N)
+
+
+def test_the_fallback_is_named() -> None:
+    with pytest.warns(UserWarning, match="no rule for PReLU"):
+        Meter(Wrapped(nn.PReLU(4), 4), Classification()).measure((torch.randn(N, 4), labels(N)))
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["self", "cross"])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("masked", [None, "bool", "float", "padding", "heads"])
+def test_attention(batch_first: bool, masked: str | None, same: bool) -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n, t = x.shape[:2]
+            keys = x if same else x.roll(1, 1)[:, :-1]
+            masks = {
+                None: {},
+                "bool": {"attn_mask": torch.ones(t, keys.shape[1], dtype=torch.bool).triu(1)},
+                "float": {"attn_mask": torch.linspace(-1, 1, t * keys.shape[1]).reshape(t, -1)},
+                "padding": {
+                    "key_padding_mask": torch.arange(keys.shape[1]).expand(n, -1) > 2 + torch.arange(n)[:, None] % 2
+                },
+                "heads": {"attn_mask": torch.linspace(-1, 1, n * 2 * t * keys.shape[1]).reshape(n * 2, t, -1)},
+            }[masked]
+            parts = [x, keys, keys] if batch_first else [p.transpose(0, 1) for p in (x, keys, keys)]
+            y = self.attention(*parts, need_weights=False, **masks)[0]
+            return self.head((y if batch_first else y.transpose(0, 1)).mean(1))
+
+    torch.manual_seed(2)
+    model = Attends()
+    if masked == "heads":  # such a mask knows how many examples there are, so fewer cannot be tried first
+        model_n = 3
+        agrees(model, torch.randn(model_n, 4, 6), model_n)
+    else:
+        agrees(model, torch.randn(N, 4, 6), N)
+
+
+def test_tied_embeddings_of_a_language_model() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(7, 4)
+            self.body = nn.Linear(4, 4)
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.body(self.embed(x)))).mean(1)
+
+    torch.manual_seed(2)
+    meter = agrees(Tied(), torch.randint(0, 7, (N, 6)), N)
+    assert meter.names == ["embed.weight", "body.weight", "body.bias"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda m: m.resnet18(num_classes=3),
+        lambda m: m.vgg11(num_classes=3),
+        lambda m: m.vgg11_bn(num_classes=3),
+        lambda m: m.mobilenet_v2(num_classes=3),
+        lambda m: m.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3),
+        lambda m: m.densenet121(num_classes=3),
+        lambda m: m.swin_t(num_classes=3),
+    ],
+    ids=["resnet18", "vgg11", "vgg11 bn", "mobilenet", "vit", "densenet", "swin"],
+)
+@pytest.mark.filterwarnings("ignore:no rule for:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*used outside of its module:UserWarning")
+def test_whole_networks(build: Callable[[Any], nn.Module]) -> None:
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    model, x = build(models).eval(), torch.randn(3, 3, 32, 32)
+    found = Meter(model, Classification()).measure((x, labels(3)))
+    squares, _ = plain(model, x, labels(3))
+    scale = float(squares.sqrt().amax())
+    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_channels_last_and_half_precision() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    x = torch.randn(N, 3, 8, 8).to(memory_format=torch.channels_last)
+    agrees(model.to(memory_format=torch.channels_last), x, N)  # type: ignore[call-overload]
+    squares, _ = plain(model, x, labels(N))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Meter(model, Classification()).measure((x, labels(N)))
+    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=0.1, atol=0.05)
+
+
+def test_models_that_mix_examples_or_roll_dice_are_refused() -> None:
+    x = torch.randn(N, 4)
+    mixing = Wrapped(nn.BatchNorm1d(4, track_running_stats=False), 4)
+    with pytest.raises(InvalidArgumentError, match=r"'layer' is a BatchNorm without running statistics"):
+        Meter(mixing, Classification())
+
+    class Dice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(F.dropout(x, 0.5, training=True))
+
+    with pytest.raises(InvalidArgumentError, match="different outputs for the same inputs"):
+        Meter(Dice(), Classification()).measure((x, labels(N)))
+
+
+def test_checkpoints_that_hide_their_layers_are_refused() -> None:
+    model = Wrapped(Checkpointed(nn.Linear(4, 6), True), 6)
+    with pytest.raises(InvalidArgumentError, match="use_reentrant=False"):
+        Meter(model, Classification()).measure((torch.randn(N, 4), labels(N)))
+
+
+def test_gradients_that_are_not_finite_name_the_parameter() -> None:
+    model = Wrapped(nn.Linear(4, 6), 6)
+    with torch.no_grad():
+        model.head.weight[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"'(layer|head)\.\w+'"):
+        Meter(model, Classification()).measure((torch.randn(N, 4), labels(N)))
+
+
+def test_nothing_is_left_behind_in_the_model() -> None:
+    model = Wrapped(nn.Linear(4, 6), 6).train()
+    model.head.weight.requires_grad_(False)
+    kept: list[int] = []
+    model.layer.register_forward_hook(lambda *_: kept.append(1))
+    Meter(model, Classification()).measure((torch.randn(N, 4), labels(N)))
+    assert model.training
+    assert [p.requires_grad for p in model.parameters()] == [True, True, False, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert len(model.layer._forward_hooks) == 1
+    assert torch.backends.mha.get_fastpath_enabled()
