@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from suture.case import Case
     from suture.errors import SutureError
     from suture.images import ImageFormat
+    from suture.integrations.monitor import DampingMonitor
     from suture.loading import load_data, load_model
     from suture.localizers import localizer
     from suture.patch import Patch, load_patch, patched
@@ -29,6 +30,7 @@ HOMES = {
     "suture.case": ("Case",),
     "suture.errors": ("SutureError",),
     "suture.images": ("ImageFormat",),
+    "suture.integrations.monitor": ("DampingMonitor",),
     "suture.loading": ("load_data", "load_model"),
     "suture.localizers": ("localizer",),
     "suture.patch": ("Patch", "load_patch", "patched"),
@@ -47,6 +49,7 @@ _HOME_OF = {name: home for home, names in HOMES.items() for name in names}
 __all__ = [
     "Case",
     "Comparison",
+    "DampingMonitor",
     "Diagnosis",
     "ImageFormat",
     "Localization",

@@ -55,6 +55,8 @@ def refuse_strangers(path: Path) -> None:
     Raises:
         RunError: it is one.
     """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; choose a directory for --out")
     if not path.is_dir() or (path / "case.json").exists():
         return
     strangers = {entry.name for entry in path.iterdir() if not entry.name.endswith(".tmp")} - OURS

@@ -66,7 +66,7 @@ class Run:
     def scan(self, history: str | Path | pd.DataFrame | History) -> Scan:
         """Damping regimes of the training that made the model."""
         history = history if isinstance(history, History) else load_history(history)
-        key = fingerprint("scan", version("suture"), history.table.to_csv())
+        key = fingerprint("scan", version("suture"), history.fingerprint)
         return self._stage("scan", Scan, key, lambda: scan(history))
 
     def localize(self, localizers: str | Sequence[str] = "default", rule: str = "default") -> Localization:

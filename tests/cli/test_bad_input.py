@@ -329,9 +329,9 @@ def test_out_is_a_folder_of_something_else(suture: Suture, toy: Toy, bad: Path, 
     refused(suture(*run_toy(toy, bad / "occupied", {})), "occupied exists and is no run directory", "--out")
 
 
-@pytest.mark.parametrize("out", ["file", "file/run"])
-def test_out_is_a_file(suture: Suture, toy: Toy, bad: Path, nothing_happens: Path, out: str) -> None:
-    refused(suture(*run_toy(toy, bad / out, {})), str(bad / out), "Not a directory")
+@pytest.mark.parametrize(("out", "words"), [("file", "is a file"), ("file/run", "Not a directory")])
+def test_out_is_a_file(suture: Suture, toy: Toy, bad: Path, nothing_happens: Path, out: str, words: str) -> None:
+    refused(suture(*run_toy(toy, bad / out, {})), str(bad / out), words)
 
 
 def test_a_demo_does_not_move_in_with_strangers(suture: Suture, bad: Path, nothing_happens: Path) -> None:

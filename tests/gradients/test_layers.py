@@ -214,7 +214,6 @@ UNRULED: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
     "transposed convolution": lambda: (nn.ConvTranspose2d(2, 3, 3, stride=2), torch.randn(N, 2, 3, 3), 147),
     "prelu": lambda: (nn.PReLU(4), torch.randn(N, 4, 3), 12),
     "bilinear": lambda: (Pairwise(), torch.randn(N, 4), 5),
-    "embedding with a largest norm": lambda: (nn.Embedding(5, 4, scale_grad_by_freq=False), torch.randint(0, 5, (N, 6)), 24),
 }  # fmt: skip
 
 
@@ -298,8 +297,8 @@ def test_tied_embeddings_of_a_language_model() -> None:
     "build",
     [
         lambda m: m.resnet18(num_classes=3),
-        lambda m: m.vgg11(num_classes=3),
-        lambda m: m.vgg11_bn(num_classes=3),
+        lambda m: nn.Sequential(m.vgg11().features, nn.Flatten(), nn.Linear(512, 3)),
+        lambda m: nn.Sequential(m.vgg11_bn().features, nn.Flatten(), nn.Linear(512, 3)),
         lambda m: m.mobilenet_v2(num_classes=3),
         lambda m: m.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3),
         lambda m: m.densenet121(num_classes=3),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from suture.cli.logs import scan
 from suture.cli.options import (
     DataOpt,
     DebugOpt,
@@ -95,34 +96,6 @@ def run(
     show_summary(results, out)
     if "verify" in results:
         _gate(results["verify"], require, max_regression)
-
-
-def scan(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|LOG", help="Run directory, or a training log.", show_default=False)
-    ],
-    history: Annotated[str | None, typer.Option("--history", help="Training log, when RUN is given.")] = None,
-    debug: DebugOpt = False,
-) -> None:
-    """Say which epochs of a training were underdamped, critical or overdamped.
-
-    Example: suture scan history.csv
-    """
-    from suture.errors import InvalidArgumentError
-    from suture.rundir import RunDir
-    from suture.stages.scan import Scan
-    from suture.stages.scan import scan as scan_log
-
-    if source.is_dir() and history is not None:
-        _stage(source, lambda this: this.scan(history))
-    elif history is not None:
-        raise InvalidArgumentError(f"{source} is no run directory, so --history has no meaning; give one log")
-    elif not source.is_dir():
-        _print(scan_log(source).table())
-    elif RunDir(source).key("scan") is None:
-        raise InvalidArgumentError(f"{source} has no finished scan; give its training log with --history")
-    else:
-        _print(Scan.load(source / "scan").table())
 
 
 def localize(

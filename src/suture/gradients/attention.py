@@ -41,9 +41,11 @@ def attention(
         torch.stack([F.pad(part.mT, (0, longest - part.shape[1])) for part in parts], 1) for parts in (grads, inputs)
     )  # (n, 3, width, t)
     return {
-        "in_proj_weight": Outer(deltas, sources, tuple(module.in_proj_weight.shape)),
+        "in_proj_weight": Outer(deltas, lambda: sources, sources.shape[2], tuple(module.in_proj_weight.shape)),
         "in_proj_bias": Dense(deltas.sum(3).flatten(1)),
-        "out_proj.weight": Outer(dy.mT[:, None], mixed.detach().mT[:, None], tuple(module.out_proj.weight.shape)),
+        "out_proj.weight": Outer(
+            dy.mT[:, None], lambda: mixed.detach().mT[:, None], mixed.shape[2], tuple(module.out_proj.weight.shape)
+        ),
         "out_proj.bias": Dense(dy.sum(1)),
     }
 

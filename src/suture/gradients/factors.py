@@ -9,6 +9,7 @@ Shapes: n examples, g independent blocks (groups of a convolution; 1 otherwise),
 i inputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,23 +22,38 @@ class Outer:
 
     Attributes:
         delta: (n, g, o, t).
-        a: (n, g, i, t).
+        source: gives a, (n, g, i, t); called only where it is needed, as patches of a convolution are large.
+        inputs: i.
         shape: of the parameter.
         transposed: the parameter stores (i, o), as transformers' Conv1D does.
+        form: a quicker way to the gradients (n, *shape), where there is one.
+        weigh: a quicker way from weights (n,) to their weighted sum, where there is one.
     """
 
     delta: Tensor
-    a: Tensor
+    source: Callable[[], Tensor]
+    inputs: int
     shape: tuple[int, ...]
     transposed: bool = False
+    form: Callable[[], Tensor] | None = None
+    weigh: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def a(self) -> Tensor:
+        """(n, g, i, t)."""
+        return self.source()
 
     def dense(self) -> Tensor:
         """The gradients themselves, (n, *shape)."""
+        if self.form is not None:
+            return self.form()
         left, right = (self.a, self.delta) if self.transposed else (self.delta, self.a)
         return (left @ right.mT).reshape(len(self.delta), *self.shape)
 
     def total(self, weights: Tensor) -> Tensor:
         """Σ_n weights[n] · gradient n, of the parameter's shape, without forming the gradients."""
+        if self.weigh is not None:
+            return self.weigh(weights)
         rows = weights.nonzero().squeeze(1)
         delta = self.delta[rows] * weights[rows, None, None, None]
         left, right = (self.a[rows], delta) if self.transposed else (delta, self.a[rows])
@@ -48,19 +64,19 @@ class Outer:
     def gram_cost(self) -> int:
         """Multiply-adds per example of the squared norm in Gram form."""
         _, g, o, t = self.delta.shape
-        return int(g * t * t * (o + self.a.shape[2]))
+        return int(g * t * t * (o + self.inputs))
 
     @property
     def dense_cost(self) -> int:
         """Multiply-adds per example of forming the gradient."""
         _, g, o, t = self.delta.shape
-        return int(g * t * o * self.a.shape[2])
+        return int(g * t * o * self.inputs)
 
     @property
     def size(self) -> int:
         """Numbers in one gradient."""
         _, g, o, _ = self.delta.shape
-        return int(g * o * self.a.shape[2])
+        return int(g * o * self.inputs)
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,9 @@ Factor = Outer | Rows | Dense
 def inner(a: Factor, b: Factor) -> Tensor:
     """Inner product of the gradients of two factors of one parameter, example by example: (n,)."""
     if isinstance(a, Outer) and isinstance(b, Outer) and a.transposed == b.transposed:
-        return ((a.delta.mT @ b.delta) * (a.a.mT @ b.a)).sum((1, 2, 3))
+        first = a.a
+        second = first if a is b else b.a
+        return ((a.delta.mT @ b.delta) * (first.mT @ second)).sum((1, 2, 3))
     if isinstance(a, Rows) and isinstance(b, Rows):
         same = a.index[:, :, None] == b.index[:, None, :]
         return ((a.values @ b.values.mT) * same).sum((1, 2))
@@ -124,4 +142,6 @@ def inner(a: Factor, b: Factor) -> Tensor:
         return (picked * (a.values @ b.a[:, 0])).sum((1, 2))
     if isinstance(a, Outer) and isinstance(b, Rows):
         return inner(b, a)
+    if a is b:
+        return torch.linalg.vector_norm(a.dense().flatten(1), dim=1).square()
     return (a.dense() * b.dense()).flatten(1).sum(1)

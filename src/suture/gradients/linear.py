@@ -16,7 +16,7 @@ def linear(module: nn.Linear, x: Tensor, dy: Tensor) -> Factors:
     """x (n, *, i), dy (n, *, o): weight gradient Σ_t dy_t x_tᵀ, bias gradient Σ_t dy_t."""
     delta = positions_last(dy)
     return {
-        "weight": Outer(delta, positions_last(x), tuple(module.weight.shape)),
+        "weight": Outer(delta, lambda: positions_last(x), x.shape[-1], tuple(module.weight.shape)),
         "bias": Dense(delta.sum((1, 3))),
     }
 
@@ -27,6 +27,6 @@ def transposed_linear(module: nn.Module, x: Tensor, dy: Tensor) -> Factors:
     delta = positions_last(dy)
     weight = module.get_parameter("weight")
     return {
-        "weight": Outer(delta, positions_last(x), tuple(weight.shape), transposed=True),
+        "weight": Outer(delta, lambda: positions_last(x), x.shape[-1], tuple(weight.shape), transposed=True),
         "bias": Dense(delta.sum((1, 3))),
     }

@@ -235,16 +235,14 @@ class _Tally:
 
     def _add(self, name: str, factors: list[Factor], chunk: slice) -> None:
         weights = self.weights[:, chunk]
-        if len(factors) == 1 and (not isinstance(factors[0], Outer) or _form(factors[0], summed=len(weights) > 0)):
-            factor = factors[0]
-            if isinstance(factor, Outer):
-                dense = factor.dense().flatten(1)
-                squares = torch.einsum("np,np->n", dense, dense)
-                sums = (weights.to(dense) @ dense).reshape(len(weights), *factor.shape)
-                self._record(name, chunk, squares, list(sums))
-                return
-        squares = sum((inner(a, b) for a in factors for b in factors), self.losses.new_zeros(()))
-        sums = [sum((f.total(w.to(squares)) for f in factors), squares.new_zeros(())) for w in weights]
+        only = factors[0]
+        if len(factors) == 1 and isinstance(only, Outer) and _form(only, summed=len(weights) > 0):
+            dense = only.dense().flatten(1)
+            squares = torch.linalg.vector_norm(dense, dim=1).square()  # one pass, which einsum would not do
+            sums = list((weights.to(dense) @ dense).reshape(len(weights), *only.shape))
+        else:
+            squares = torch.stack([inner(a, b) for a in factors for b in factors]).sum(0)
+            sums = [torch.stack([f.total(w.to(squares)) for f in factors]).sum(0) for w in weights]
         self._record(name, chunk, squares, sums)
 
     def _record(self, name: str, chunk: slice, squares: Tensor, sums: list[Tensor]) -> None:
@@ -273,8 +271,10 @@ def _form(factor: Outer, *, summed: bool) -> bool:
 
 def _numbers(factor: Factor, *, summed: bool) -> int:
     if isinstance(factor, Outer):
-        formed = factor.size if _form(factor, summed=summed) else factor.delta.shape[3] ** 2 * 2
-        return factor.a.numel() + factor.delta.numel() + formed
+        if _form(factor, summed=summed):
+            return factor.delta.numel() + factor.size
+        _, groups, _, positions = factor.delta.shape
+        return factor.delta.numel() + groups * positions * (factor.inputs + 2 * positions)
     return factor.dense().numel() if not hasattr(factor, "index") else factor.values.numel()
 
 

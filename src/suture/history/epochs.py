@@ -55,10 +55,7 @@ def by_epoch(log: Log, steps_per_epoch: int | None = None) -> tuple[pd.DataFrame
         notes.append(f"{_several(int((sizes > 1).sum()), 'epoch')} logged more than once; the last values are kept")
         return rows.assign(epoch=epoch).groupby("epoch").last().reset_index(), notes
     if sizes.max() > 1:
-        notes.append(
-            f"{len(rows)} rows were taken together to {_several(len(sizes), 'epoch')}: lr and momentum are those at "
-            "the start of an epoch, the loss is the mean over it"
-        )
+        notes.append("an epoch has several rows: lr and momentum are those at its start, the loss is the mean over it")
     return _together(rows, epoch, held_out), notes
 
 

@@ -56,8 +56,8 @@ class DampingMonitor:
                 monitor.log(loss=mean_loss, accuracy=test_accuracy)
         monitor.scan().plot()
 
-    It hooks into ``optimizer.step``, reads two numbers and keeps them where they changed: under a microsecond per
-    step, nothing is copied from a GPU and nothing waited for. Neither keeps the other alive. A monitor that is pickled
+    It hooks into ``optimizer.step``, reads two numbers and keeps them where they changed: a microsecond per step,
+    nothing is copied from a GPU and nothing waited for. Neither keeps the other alive. A monitor that is pickled
     or copied keeps its record and is attached to nothing; ``attach`` goes on with it.
 
     Args:

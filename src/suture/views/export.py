@@ -9,6 +9,7 @@ from suture.stages.verify import Verification
 from suture.views import diagnose, localize, scan, treat, verify
 from suture.views.grid import Grid, escaped
 from suture.views.run import Finished, identity, read_run
+from suture.views.scan_tables import findings, milestones, motion
 
 
 def to_json(run: str | Path) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
     """Title, sentences and tables of what is there."""
     yield "What was asked", [], [identity(done)]
     if done.scan:
-        yield "Scan", [], [scan.grid(done.scan)]
+        yield "Scan", findings(done.scan), [scan.grid(done.scan), milestones(done.scan), motion(done.scan)]
     if done.localize:
         yield (
             "Localize",

@@ -75,6 +75,14 @@ class Grid:
         return "\n".join([*lines, *(["", escaped(self.note)] if self.note else []), ""])
 
 
+def lines(sentences: list[str]) -> Table:
+    """Sentences below each other, for a terminal."""
+    grid = Table.grid()
+    for sentence in sentences:
+        grid.add_row(Text(plain(sentence)))
+    return grid
+
+
 def stacked(*tables: Table) -> Table:
     """Tables below each other, as one."""
     grid = Table.grid(padding=(0, 0, 1, 0))
