@@ -503,3 +503,12 @@ def test_a_terminal_that_knows_only_ascii_is_no_error(toy: Toy) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "underdamped" in done.stdout
+
+
+@pytest.mark.parametrize(("form", "begins"), [("html", "<!doctype html>"), ("md", "# "), ("json", "{")])
+def test_a_report_in_each_format(suture: Suture, toy: Toy, tmp_path: Path, form: str, begins: str) -> None:
+    assert suture(*toy.run(tmp_path / "run", "--plan", "none")).code == 0
+    answer = suture("report", tmp_path / "run", "--format", form)
+    assert answer.code == 0
+    assert (tmp_path / f"run/report.{form}").read_text().lower().startswith(begins)
+    assert suture("report", tmp_path / "run", "--format", "pdf").code == 2

@@ -58,7 +58,7 @@ def test_columns_go_by_several_names(log: Path, header: str, columns: list[str])
 @pytest.mark.parametrize(
     "content",
     [
-        "epoch;lr;momentum\n1;0,1;0,9\n".encode(),
+        b"epoch;lr;momentum\n1;0,1;0,9\n",
         "epoch,lr,momentum\r\n1,0.1,0.9\r\n".encode("utf-16"),
         b"# run 7\n\nepoch,lr,momentum\n\n1,0.1,0.9\n\n",
         b"# epoch lr momentum\n1.0e+00 1.0e-01 9.0e-01\n",
@@ -227,7 +227,7 @@ def test_what_can_be_read_of_a_damaged_log_is(log: Path) -> None:
     log.write_bytes(b"epoch,lr,momentum\n" + rows + b'6,"' + b"x" * 200_000)
     history = load_history(log)
     assert history.table["epoch"].tolist() == [1, 2, 3, 4, 5]
-    assert "what follows row 5 is not readable" in notes(history)
+    assert "a part at the end is not readable" in notes(history)
 
 
 @pytest.mark.parametrize("length", range(60))
@@ -235,13 +235,13 @@ def test_a_log_cut_off_anywhere_is_read_or_refused_in_a_sentence(log: Path, leng
     whole = b"epoch,lr,momentum\n1,0.12,0.91\n2,0.12,0.92\n3,0.12,0.93\n"
     log.write_bytes(whole[:length])
     try:
-        table = load_history(log).table
-    except DataError as error:
-        assert length < whole.index(b"0.9")
-        assert str(log) in str(error)
-    else:
-        assert set(table["lr"]) <= {0.12, 0.1}
-        assert table["momentum"].between(0.9, 0.94).all()
+        history = load_history(log)
+    except DataError:
+        assert length <= whole.index(b"0.91")
+        return
+    assert set(history.table["lr"]) == {0.12}
+    if not history.table["momentum"].between(0.9, 0.94).all():
+        assert "may be cut off" in notes(history) or len(history.table) == 1
 
 
 def test_huge_logs_are_read_row_by_row(log: Path) -> None:

@@ -165,15 +165,21 @@ def verify(
 def report(
     run: RunArg,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write; by default in the run directory.")] = None,
+    form: Annotated[str, typer.Option("--format", help="html, md or json.")] = "html",
     debug: DebugOpt = False,
 ) -> None:
-    """Write the page that shows a run: one HTML file, no network.
+    """Write the page that shows a run: one HTML file, no network; or a summary as Markdown or JSON.
 
-    Example: suture report run
+    Example: suture report run --format md --out summary.md
     """
-    from suture.views.page import report as write_report
+    from suture.errors import InvalidArgumentError
+    from suture.views.export import FORMATS, export
 
-    typer.echo(write_report(run, out))
+    path = out or run / f"report.{form}"
+    if form not in FORMATS:
+        raise InvalidArgumentError(f"--format takes {', '.join(FORMATS)}, not '{form}'")
+    export(run, form, path)
+    typer.echo(path)
 
 
 def show_summary(results: dict[str, Any], out: Path) -> None:

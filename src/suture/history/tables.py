@@ -15,6 +15,7 @@ from suture.history.family import described_optimizer
 from suture.history.log import READERS, Log, Reader
 
 HISTORY = "history.csv"  # as `suture train` calls it
+_NEEDED = "a header with a column 'lr' and a row per epoch are needed"
 _HEAD = 65_536  # bytes that decide whether a file is text, and which
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",  # Excel begins with it
@@ -48,35 +49,48 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     with open(path, encoding=encoding, errors="replace", newline="") as file:
         header, rows, comma = _header(file)
         if not header:
-            raise DataError(f"{source} has no rows; a header with a column 'lr' and a row per epoch are needed")
+            raise DataError(f"{source} has no rows; {_NEEDED}")
         columns = find_columns(header, chosen, source)
-        place = {role: header.index(name) for role, name in columns.names.items()}
         found = Rows(columns.names, source)
-        notes = columns.notes
-        cut = None
-        try:
-            for row in rows:
-                if not any(row) or [cell.strip() for cell in row] == header:
-                    continue
-                if cut is not None:
-                    found.add(cut)
-                cells = {role: row[i] for role, i in place.items() if i < len(row)}
-                cut = {role: cell.replace(",", ".") if comma else cell for role, cell in cells.items()}
-                if len(row) >= len(header):
-                    found.add(cut)
-                    cut = None
-        except csv.Error as error:
-            notes.append(f"what follows row {len(found)} is not readable ({error}) and was left out")
-    if cut is not None and not _ends_with_newline(path):
-        notes.append("the last row is cut off and was left out")
-    elif cut is not None:
-        found.add(cut)
+        place = {role: header.index(name) for role, name in columns.names.items()}
+        notes: list[str] = []
+        for row in _whole(rows, header, notes, cut=not _ends_with_newline(path)):
+            cells = {role: row[i] for role, i in place.items() if i < len(row)}
+            found.add({role: cell.replace(",", ".") for role, cell in cells.items()} if comma else cells)
     if not len(found):
-        raise DataError(f"{source} has no rows; a header with a column 'lr' and a row per epoch are needed")
+        raise DataError(f"{source} has no rows; {_NEEDED}")
     log = found.log()
-    log.notes[:0] = notes
+    log.notes[:0] = columns.notes + notes
     log.optimizer = log.optimizer or columns.optimizer or described_optimizer(path.parent)
     return log
+
+
+def _whole(rows: Iterator[list[str]], header: list[str], notes: list[str], *, cut: bool) -> Iterator[list[str]]:
+    """Rows with something in them; what is said about the others is added to the notes.
+
+    Args:
+        cut: the file does not end with a line break, so its writer may have been stopped in the last row.
+    """
+    before: list[str] | None = None
+    last: list[str] | None = None
+    try:
+        for row in rows:
+            if not any(row) or [cell.strip() for cell in row] == header:
+                continue
+            if last is not None:
+                yield last
+            before, last = last, row
+    except csv.Error as error:
+        notes.append(f"a part at the end is not readable ({error}) and was left out")
+        cut = False
+    if last is None:
+        return
+    if cut and len(last) < len(header):
+        notes.append("the last row is cut off and was left out")
+        return
+    if cut and before is not None and len(last[-1]) < len(before[-1]):
+        notes.append(f"the last row has no line break, so its last value, '{last[-1]}', may be cut off")
+    yield last
 
 
 def frame_log(table: pd.DataFrame, chosen: Mapping[str, str], source: str = "a table") -> Log:
@@ -96,7 +110,7 @@ def frame_log(table: pd.DataFrame, chosen: Mapping[str, str], source: str = "a t
     for i in range(len(table)):
         found.add({role: values[i] for role, values in cells.items()})
     if not len(found):
-        raise DataError(f"{source} has no rows; a column 'lr' and a row per epoch are needed")
+        raise DataError(f"{source} has no rows; {_NEEDED}")
     log = found.log()
     log.notes[:0] = columns.notes
     log.optimizer = log.optimizer or columns.optimizer

@@ -42,8 +42,8 @@ def find_events(path: Path) -> Path | None:
 def read_events(path: Path, chosen: Mapping[str, str]) -> Log:
     """Read the scalars of an event file, or of a run's directory with its files in order of their start.
 
-    Files in a directory below (Keras: ``train``, ``validation``) are read with that name before their tags. A value
-    that was logged again for the same or an earlier step (a restarted run) replaces the earlier ones.
+    Tags from another directory than that of the learning rate (Keras: ``validation``) have its name before them. A
+    value that was logged again for the same or an earlier step (a restarted run) replaces the earlier ones.
 
     Raises:
         DataError: there is no scalar, or the directory holds several runs.
@@ -51,19 +51,14 @@ def read_events(path: Path, chosen: Mapping[str, str]) -> Log:
         UnknownNameError: a chosen tag does not exist.
     """
     files = sorted((p for p in path.rglob(f"*{MARK}*") if p.is_file()), key=_start) if path.is_dir() else [path]
-    series: dict[str, Series] = defaultdict(lambda: (array("q"), array("d")))
+    folders: dict[Path, dict[str, Series]] = {}
     notes: list[str] = []
-    runs: dict[str, list[str]] = {}
     for file in files:
-        folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
-        prefix = "" if folder == "." else f"{folder}/"
-        before = set(series)
-        notes += _read_file(file, prefix, series)
-        runs.setdefault(prefix, []).extend(set(series) - before)
+        tags = folders.setdefault(file.parent, defaultdict(lambda: (array("q"), array("d"))))
+        notes += _read_file(file, tags)
+    series = _one_run(path, folders)
     if not series:
         raise DataError("; ".join([f"{path} holds no scalars", *notes]))
-    if "lr" not in chosen:
-        _refuse_several(path, runs)
     columns = find_columns(list(series), chosen, str(path))
     names = {role: name for role, name in columns.names.items() if role not in ("step", "batch", "optimizer")}
     log = _join({role: series[name] for role, name in names.items()}, names, str(path))
@@ -78,15 +73,25 @@ def _start(file: Path) -> tuple[str, float, str]:
     return str(file.parent), float(stamp) if stamp.isdigit() else file.stat().st_mtime, file.name
 
 
-def _refuse_several(path: Path, runs: Mapping[str, list[str]]) -> None:
-    """Learning rates in more than one directory (prefix → tags) belong to more than one run."""
-    found = sorted({folder for folder, tags in runs.items() if has_lr(tags)})
-    if len(found) > 1:
-        named = ", ".join(folder or "." for folder in found[:5]) + ", …" * (len(found) > 5)
-        raise DataError(f"{path} holds {len(found)} training logs ({named}); name one")
+def _one_run(path: Path, folders: Mapping[Path, dict[str, Series]]) -> dict[str, Series]:
+    """The scalars of a run: those beside its learning rate by their tags, others with their directory before.
+
+    Raises:
+        DataError: learning rates in several directories belong to several runs.
+    """
+    own = [folder for folder, tags in folders.items() if has_lr(list(tags))]
+    if len(own) > 1:
+        names = ", ".join(folder.relative_to(path).as_posix() for folder in own[:5]) + ", …" * (len(own) > 5)
+        raise DataError(f"{path} holds {len(own)} training logs ({names}); name one")
+    main = own or list(folders)[:1]
+    return {
+        tag if folder in main else f"{folder.relative_to(path).as_posix()}/{tag}": points
+        for folder, tags in folders.items()
+        for tag, points in tags.items()
+    }
 
 
-def _read_file(file: Path, prefix: str, series: dict[str, Series]) -> list[str]:
+def _read_file(file: Path, series: dict[str, Series]) -> list[str]:
     """Append the scalars of a file to the series by tag; returns what is to be said."""
     try:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -106,7 +111,7 @@ def _read_file(file: Path, prefix: str, series: dict[str, Series]) -> list[str]:
             for value in event.summary.value:
                 number = _scalar(value)
                 if number is not None:
-                    steps, values = series[prefix + value.tag]
+                    steps, values = series[value.tag]
                     steps.append(event.step)
                     values.append(number)
     return list(dict.fromkeys(notes))

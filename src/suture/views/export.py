@@ -1,15 +1,33 @@
-"""A run for other programs and for pull requests: JSON and Markdown."""
+"""A run as the page, for other programs as JSON, and for pull requests as Markdown."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from suture.rundir import STAGES
+from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
 from suture.views import diagnose, localize, scan, treat, verify
 from suture.views.grid import Grid, escaped
+from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
 from suture.views.scan_tables import findings, milestones, motion
+
+
+FORMATS = ("html", "md", "json")
+
+
+def export(run: str | Path, form: str, out: Path) -> None:
+    """Write a run as the page (``html``), a summary (``md``) or data (``json``), atomically.
+
+    Raises:
+        RunError: it is no run directory, or a stage is damaged.
+    """
+    if form == "html":
+        report(run, out)
+    elif form == "md":
+        write_atomic(out, markdown(run))
+    else:
+        write_json(out, to_json(run))
 
 
 def to_json(run: str | Path) -> dict[str, Any]:
