@@ -1,6 +1,7 @@
 """How curves move: counts by hand, and how often noise is taken for more than it is."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def test_turns_are_changes_of_direction(values: list[float], turns: int) -> None
 @settings(max_examples=100, deadline=None)
 @given(st.lists(FINITE, min_size=2, max_size=30))
 def test_turns_agree_with_a_plain_loop(values: list[float]) -> None:
-    steps = [b - a for a, b in zip(values, values[1:], strict=False) if b != a]
-    assert curves.turns(np.array(values)) == sum((a > 0) != (b > 0) for a, b in zip(steps, steps[1:], strict=False))
+    steps = [b - a for a, b in pairwise(values) if b != a]
+    assert curves.turns(np.array(values)) == sum((a > 0) != (b > 0) for a, b in pairwise(steps))
 
 
 @pytest.mark.parametrize(
