@@ -143,5 +143,6 @@ def inner(a: Factor, b: Factor) -> Tensor:
     if isinstance(a, Outer) and isinstance(b, Rows):
         return inner(b, a)
     if a is b:
-        return torch.linalg.vector_norm(a.dense().flatten(1), dim=1).square()
+        norms: Tensor = torch.linalg.vector_norm(a.dense().flatten(1), dim=1)
+        return norms.square()
     return (a.dense() * b.dense()).flatten(1).sum(1)
