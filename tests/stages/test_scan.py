@@ -86,7 +86,7 @@ def test_fields_of_a_schedule_can_be_changed(tmp_path: Path) -> None:
 
 
 def test_a_schedule_that_cannot_be_rehearsed() -> None:
-    with pytest.raises(InvalidArgumentError, match="switches when accuracy reaches 0.9, which a schedule alone"):
+    with pytest.raises(InvalidArgumentError, match=r"switches when accuracy reaches 0\.9, which a schedule alone"):
         rehearse("hybrid-90")
     with pytest.raises(UnknownNameError, match="did you mean 'physics'"):
         rehearse("phsyics")
@@ -291,8 +291,13 @@ def test_a_saved_table_is_a_log_again(tmp_path: Path) -> None:
 
 def test_what_a_result_depends_on_is_in_the_fingerprint_of_a_history() -> None:
     table = log(lr=[0.1], beta1=[0.9])
-    prints = {load_history(table).fingerprint, load_history(table, optimizer="sgd").fingerprint,
-              load_history(table.assign(loss=1.0)).fingerprint, load_history(table.assign(lr=0.2)).fingerprint}  # fmt: skip
+    histories = [
+        load_history(table),
+        load_history(table, optimizer="sgd"),
+        load_history(table.assign(loss=1.0)),
+        load_history(table.assign(lr=0.2)),
+    ]
+    prints = {history.fingerprint for history in histories}
     assert len(prints) == 4
     assert load_history(table).fingerprint == load_history(table.copy()).fingerprint
 

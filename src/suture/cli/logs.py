@@ -73,7 +73,7 @@ def scan(
     settings = {
         "form": form, "curvature": curvature, "tolerance": tolerance,
         "thresholds": _shares(_numbers("--thresholds", thresholds) or ()),
-        "early": [int(epoch) for epoch in _numbers("--early", early) or ()],
+        "early": _whole("--early", _numbers("--early", early) or ()),
     }  # fmt: skip
     reading = {"optimizer": optimizer, "steps_per_epoch": steps_per_epoch, "columns": _columns(column)}
     asked = {"epochs": epochs, "lr": lr, "lr_min": lr_min}
@@ -132,6 +132,15 @@ def _rehearsed(name: str, settings: dict[str, Any], asked: dict[str, Any]) -> "S
 def _shares(thresholds: tuple[float, ...]) -> list[float]:
     """Percentages, or shares where none is above 1."""
     return [t / 100 if max(thresholds) > 1 else t for t in thresholds]
+
+
+def _whole(flag: str, numbers: tuple[float, ...]) -> list[int]:
+    from suture.errors import InvalidArgumentError
+
+    wrong = [number for number in numbers if number != int(number)]
+    if wrong:
+        raise InvalidArgumentError(f"{flag} takes whole numbers, not {wrong[0]:g}")
+    return [int(number) for number in numbers]
 
 
 def _columns(pairs: list[str] | None) -> dict[str, str] | None:

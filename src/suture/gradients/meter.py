@@ -13,8 +13,8 @@ from suture.gradients.capture import Call, Watch, factors_of, layers_of, layout_
 from suture.gradients.factors import Factor, Outer, inner
 from suture.tasks import Batch, Task
 
-CACHE = 2 * 1024**2  # bytes of one layer's factors at a time on a CPU: what stays in its cache is four times as quick
-MEMORY = 256 * 1024**2  # the same on an accelerator, which wants large chunks
+MEMORY_CPU = 4 * 1024**2  # bytes of one layer's factors at a time on a CPU: what stays in its cache is quickest
+MEMORY_ACCELERATOR = 256 * 1024**2  # the same on an accelerator, which wants large chunks
 TRAFFIC = 24  # multiply-adds that writing and reading one number costs, roughly, where it does not stay in cache
 CHECKED = 3  # examples on which the hooks are compared with plain gradients before they are trusted
 TOLERANCE = 0.05  # relative: half precision differs by a few percent, a wrong rule by far more
@@ -58,7 +58,7 @@ class Meter:
         model: left as found after each pass, also when it fails: mode, ``requires_grad``, ``.grad``, hooks.
         task: of the batches.
         max_memory: bytes that the factors of one layer may take at a time; results do not depend on it. None
-            takes what is quickest: 2 MiB on a CPU, 256 MiB on an accelerator.
+            takes what is quickest: 4 MiB on a CPU, 256 MiB on an accelerator.
 
     Raises:
         InvalidArgumentError: the model mixes the examples of a batch, or is not deterministic.
@@ -68,7 +68,7 @@ class Meter:
     def __init__(self, model: nn.Module, task: Task, *, max_memory: int | None = None) -> None:
         self.model, self.task = model, task
         on_cpu = next(model.parameters()).device.type == "cpu"
-        self.max_memory = max_memory or (CACHE if on_cpu else MEMORY)
+        self.max_memory = max_memory or (MEMORY_CPU if on_cpu else MEMORY_ACCELERATOR)
         self.names = [name for name, p in model.named_parameters() if p.is_floating_point()]
         self.layers = layers_of(model)
         self.looped: list[str] = []

@@ -1,7 +1,6 @@
 """Cells of a log as numbers: blanks stay blank, what is no number is counted, what would mislead is refused."""
 
 import math
-import sys
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +12,13 @@ from suture.errors import DataError
 from suture.history.log import Log
 
 BLANK = {"", "none", "null", "na", "n/a", "<na>", "-", "--"}
+_LARGEST = 2.0**53  # whole numbers are exact up to it; nothing larger means anything in a log
 # Roles without which nothing can be said, and what they must be.
 _NEEDED = {
-    "lr": (0.0, sys.float_info.max, "learning rate"),
+    "lr": (0.0, _LARGEST, "learning rate"),
     "momentum": (0.0, math.nextafter(1.0, 0.0), "momentum from 0 up to, but not, 1"),
-    "epoch": (0.0, 2.0**53, "number of an epoch"),
+    "epoch": (0.0, _LARGEST, "number of an epoch"),
 }
-_LARGEST = 2.0**53  # whole numbers are exact up to it; no loss is larger that means anything
 
 
 class Rows:

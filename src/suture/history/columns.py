@@ -98,8 +98,10 @@ def nearest(role: str, names: Sequence[str]) -> str | None:
     """The column that is most likely to be a misspelt name of a role; None when none is near."""
     best, score = None, 0.55
     for name in names:
+        words = _words(name)
         for known in ROLES[role]:
-            near = difflib.SequenceMatcher(None, " ".join(_words(name)), known).ratio()
+            near = difflib.SequenceMatcher(None, " ".join(words), known).ratio()
+            near = max(near, 0.6) if set(words) & set(known.split()) else near  # "rate", "lr of the head"
             if near > score:
                 best, score = name, near
     return best

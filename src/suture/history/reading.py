@@ -72,6 +72,8 @@ def to_history(log: Log, *, steps_per_epoch: int | None = None, optimizer: str |
     """
     _check_lr(log)
     table, notes = by_epoch(log, steps_per_epoch)
+    if not (table["lr"] > 0).any():
+        raise DataError(f"{log.source}: no row that counts has a learning rate ({'; '.join(notes)})")
     notes = log.notes + notes + _fill(table) + _shares(table, log) + _gaps(table)
     name, said = _optimizer(log, optimizer)
     preconditioned = bool(log.preconditioned if optimizer is None and log.preconditioned is not None

@@ -244,6 +244,7 @@ class DampingMonitor:
         rows = changes.reindex(changes.index.union(wanted)).ffill().loc[wanted]
         rows["at"] = [step + 0.5 for step in wanted]
         logged = pd.DataFrame({name: series.values() for name, series in self._curves.items()}, dtype=float)
+        logged = logged.where(logged.abs() < math.inf)
         logged["at"] = [float(step) for step in self._logged_at]
         # What is logged after step n belongs to the epoch of that step; a row of step n stands at n + ½.
         table = pd.concat([rows, logged], ignore_index=True).sort_values("at", kind="stable")

@@ -12,7 +12,6 @@ from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
 from suture.views.scan_tables import findings, milestones, motion
 
-
 FORMATS = ("html", "md", "json")
 
 
