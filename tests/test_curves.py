@@ -120,6 +120,12 @@ def test_the_null_turns_at_two_of_three_values() -> None:
     assert found.fall_noise == pytest.approx(found.fall, rel=0.3)
 
 
+def test_a_steep_start_is_no_noise() -> None:
+    found = movement(3 * np.exp(-T / 1.5) + 0.01 * noise(4), rising=False)
+    assert found.fall_noise == pytest.approx(0.05, rel=0.4)
+    assert movement(np.exp(-T / 2), rising=False).fall_noise == 0
+
+
 def test_the_same_curve_gives_the_same_numbers() -> None:
     assert movement(noise(3), rising=True) == movement(noise(3), rising=True)
 

@@ -1,5 +1,6 @@
 """A patch and its undo are inverse, bit by bit, and refuse weights they were not made for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,28 @@ def test_files_that_are_no_patches(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(1)}, tmp_path / "weights.safetensors")
     with pytest.raises(DataError, match="no patch of suture"):
         load_patch(tmp_path / "weights.safetensors")
+
+
+def test_a_patch_that_was_changed_after_it_was_made_is_refused() -> None:
+    a, b = canonical_state(toys.network()), canonical_state(toys.untrained())
+    patch, _ = between(a, {**a, "last.bias": b["last.bias"]})
+    for change in (
+        {"last.bias": b["last.bias"] + 1},
+        {"last.bias": torch.full((3,), float("nan"))},
+        {"last.bias": b["last.bias"], "last.weight": torch.zeros(3, 16)},
+    ):
+        for weight in (0.5, 1.0):
+            with pytest.raises(BaseMismatchError, match="changed after it was made"):
+                apply(a, replace(patch, tensors=change), weight)
+    with pytest.raises(BaseMismatchError, match="float64"):
+        apply(a, replace(patch, tensors={"last.bias": b["last.bias"].double()}))
+
+
+def test_a_file_in_half_precision_stays_one_and_comes_back_bit_by_bit() -> None:
+    half = {name: t.half() if t.is_floating_point() else t for name, t in canonical_state(toys.network()).items()}
+    loaded = {name: t.float() if t.is_floating_point() else t for name, t in half.items()}
+    patch, undo = between(loaded, {**loaded, "last.bias": loaded["last.bias"] + 1 / 3})
+    new, _ = apply(half, patch)
+    assert new["last.bias"].dtype == torch.float16
+    assert torch.allclose(new["last.bias"].float(), patch.tensors["last.bias"], atol=1e-2)
+    assert equal(revert(new, undo), half)

@@ -204,3 +204,15 @@ def test_a_process_killed_during_treat_ends_like_an_undisturbed_one(
 
 def _epochs_done(treat: Path) -> int:
     return max((int(path.stem.split("-")[1]) for path in treat.glob("checkpoint-*.safetensors")), default=0)
+
+
+def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(tmp_path: Path) -> None:
+    run(ASKED.case(), tmp_path / "run", plan=toys.PLAN, asked=ASKED)
+    this = open_run(tmp_path / "run")
+    assert this.verify().fixed > 0
+    this.treat("none")
+    found = this.verify()
+    assert found.fixed == 0
+    assert found.looks == 2
+    assert not (tmp_path / "run/verify/gallery.csv").exists()
+    assert not (tmp_path / "run/treat/history.csv").exists()

@@ -162,17 +162,25 @@ def apply(state: State, patch: Patch, weight: float = 1.0) -> tuple[dict[str, Te
             taken from the patch at any weight above 0.
 
     Raises:
-        BaseMismatchError: a tensor is missing or misshapen, or these are not the weights the patch is for.
+        BaseMismatchError: a tensor is missing or misshapen, these are not the weights the patch is for, or the
+            patch was changed after it was made.
         InvalidArgumentError: the weight is not in [0, 1].
     """
     if not 0 <= weight <= 1:
         raise InvalidArgumentError(f"--weight must lie between 0 (the original) and 1 (the patch), not {weight}")
     _check_fit(state, patch)
     found = base_sha256(_without(state, patch.aliases))
-    if patch.base not in (found, base_sha256(_widened(_without(state, patch.aliases)))):
+    whole = state if found == patch.base else _widened(state)
+    if base_sha256(_without(whole, patch.aliases)) != patch.base:
         raise BaseMismatchError(
             f"this patch is for the weights with sha256 {patch.base[:12]}…, and these are {found[:12]}…; "
             + ("they are patched already" if found == patch.result else "give the weights it was made for")
+        )
+    result = base_sha256(_without(_replaced(whole, patch, 1.0)[0], patch.aliases))
+    if patch.result and result != patch.result:
+        raise BaseMismatchError(
+            f"this patch leads to weights with sha256 {result[:12]}… and not to {patch.result[:12]}… as it says; it "
+            "was changed after it was made"
         )
     return _replaced(state, patch, weight)
 
@@ -233,12 +241,17 @@ def _without(state: State, names: Iterable[str]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name not in left_out}
 
 
+def _same_kind(there: torch.dtype, patched: torch.dtype) -> bool:
+    """Equal types, or half precision on disk of what a model holds as float32."""
+    return there == patched or (there in (torch.float16, torch.bfloat16) and patched == torch.float32)
+
+
 def _check_fit(state: State, patch: Patch) -> None:
     for name, tensor in patch.tensors.items():
         if name not in state:
             raise BaseMismatchError(f"the patch changes '{name}', which these weights lack; are they of this model?")
         there = state[name]
-        if there.shape != tensor.shape or there.is_floating_point() != tensor.is_floating_point():
+        if there.shape != tensor.shape or not _same_kind(there.dtype, tensor.dtype):
             raise BaseMismatchError(
                 f"the patch has '{name}' as {tensor.dtype} {tuple(tensor.shape)}, these weights as {there.dtype} "
                 f"{tuple(there.shape)}; are they of this model?"

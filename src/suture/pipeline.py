@@ -15,7 +15,7 @@ from suture.claim import asked_in, claimed, refuse_other_case
 from suture.errors import InvalidArgumentError, RunError
 from suture.history import History, load_history
 from suture.registry import suggest
-from suture.rundir import STAGES, RunDir, fingerprint, read_json, write_json
+from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
 from suture.stages.diagnose import Diagnosis, diagnose
 from suture.stages.localize import Localization, localize
@@ -97,7 +97,7 @@ class Run:
         """Before against after on `verify`; the result says how often these examples were looked at."""
         treatment = self._needed("treat", Treatment)
         key = fingerprint("verify", self._base, treatment.patch.base, treatment.patch.result)
-        looks = self.directory.stage("verify") / "looks.json"
+        looks = self.directory.stage("verify") / LOOKS
         seen = list(read_json(looks)) if looks.exists() else []
         count = len({*seen, key})
         result = self._stage("verify", Verification, key, lambda: verify(self.case, treatment, looks=count))
@@ -115,6 +115,7 @@ class Run:
         self._tell(f"{name} …")
         result = do()
         self.directory.forget(name)
+        self.directory.clear(name)
         result.save(self.directory.stage(name), key)
         self.directory.log(f"{name} done")
         return result

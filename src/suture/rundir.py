@@ -23,6 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 
 STAGES = ("scan", "localize", "diagnose", "treat", "verify")
 RESULT = "result.json"
+LOOKS = "looks.json"  # which patches were judged on verify
 
 
 def fingerprint(*parts: object) -> str:
@@ -139,6 +140,12 @@ class RunDir:
         """Make a stage and everything after it unfinished; files other than results stay."""
         for later in STAGES[STAGES.index(name) :]:
             (self.stage(later) / RESULT).unlink(missing_ok=True)
+
+    def clear(self, name: str) -> None:
+        """Delete what an earlier answer left in a stage's directory; checkpoints and the list of looks stay."""
+        for path in self.stage(name).glob("*"):
+            if path.is_file() and path.name != LOOKS and not path.name.startswith("checkpoint-"):
+                path.unlink()
 
     def log(self, message: str) -> None:
         """Append a line with the time, in UTC, to ``log.txt``."""

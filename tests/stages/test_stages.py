@@ -245,3 +245,16 @@ def test_an_untrained_network_without_any_right_answer_can_still_be_treated() ->
     results = all_stages(case, where=["weight", "bias"])
     assert results["verify"].accuracy_before == 0  # type: ignore[attr-defined]
     assert results["verify"].regression_rate == 0  # type: ignore[attr-defined]
+
+
+def test_an_empty_patch_can_be_verified_and_nonsense_cannot() -> None:
+    case = toys.case()
+    nothing = suture.treat(case, "last", "none")
+    assert suture.verify(case, nothing.patch).fixed == 0
+    with pytest.raises(InvalidArgumentError, match="not int"):
+        suture.verify(case, 3)  # type: ignore[arg-type]
+
+
+def test_protocol_paper_has_its_own_rule() -> None:
+    with pytest.raises(InvalidArgumentError, match="above_median"):
+        suture.localize(toys.case(protocol="paper"), rule="first")

@@ -71,11 +71,14 @@ def test_every_kind_is_drawn_printed_and_rendered(name: str) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_tables_fit_a_terminal_without_breaking_words(width: int) -> None:
-    words = printed(scanned().table(), width)
-    for whole in ("underdamped", "overdamped", "cannot tell", "Prediction", "by noise", "fluctuates", "accuracy"):
-        assert whole in words
+@pytest.mark.parametrize("kind", ["whole", "own curvature", "long", "adam", "changing regimes", "tiny lr"])
+def test_tables_fit_a_terminal_without_breaking_words(kind: str, width: int) -> None:
+    result = scanned(lr=np.linspace(2.1e-5, 1.234e-6, N)) if kind == "tiny lr" else KINDS[kind]()
+    words = printed(result.table(), width)
     assert max(map(len, words.splitlines())) <= width
+    for line in words.splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        assert not cells or cells[0], f"a cell was broken into two lines: {line}"
 
 
 def test_figure_1_has_momentum_its_zones_and_the_learning_rate() -> None:

@@ -54,7 +54,7 @@ def revert(
     """
     from suture.errors import MissingFileError
     from suture.loading import load_checkpoint
-    from suture.patch import load_patch
+    from suture.patch import load_patch, same_bits
     from suture.patch import revert as revert_patch
 
     undo = load_patch(patch)
@@ -67,7 +67,8 @@ def revert(
     _refuse_existing(out)
     state = revert_patch(checkpoint.state, undo)
     checkpoint.save(out, state)
-    typer.echo(f"{out}: {len(undo)} of {len(state)} tensors restored")
+    changed = sum(not same_bits(state[name], tensor) for name, tensor in checkpoint.state.items())
+    typer.echo(f"{out}: {changed} of {len(state)} tensors restored" if changed else f"{out}: nothing was patched")
 
 
 def _refuse_existing(out: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from torch import nn
 
 from suture.case import pick_device
 from suture.errors import InvalidArgumentError
-from suture.loading import load_task
+from suture.images import ImageFormat
+from suture.loading import load_data, load_task
 from suture.stages.result import Result, Table
 from suture.stats import flips, holm, mcnemar, wilson
 from suture.tasks import Examples, Outcomes, Task, evaluate
@@ -43,8 +45,9 @@ class Comparison(Result, stage="compare", schema=1):
 
 def compare(
     models: Mapping[str, nn.Module],
-    data: Examples,
+    data: Examples | str | Path,
     *,
+    image: ImageFormat | None = None,
     task: str | Task = "classification",
     device: str = "auto",
     batch_size: int = 128,
@@ -53,7 +56,8 @@ def compare(
 
     Args:
         models: name → model; none is modified.
-        data: n pairs (input, target), the same for all.
+        data: n pairs (input, target), the same for all; or a path as `suture.load_data` takes it.
+        image: how pixels become inputs, where `data` is a path.
 
     Raises:
         InvalidArgumentError: fewer than two models.
@@ -62,11 +66,12 @@ def compare(
     if len(models) < 2:
         raise InvalidArgumentError("there is nothing to compare: give two models or more")
     kind, where = load_task(task), pick_device(device)
+    examples: Examples = load_data(data, image) if isinstance(data, str | Path) else data
     outcomes = {}
     for name, model in models.items():
         home = next(iter(model.parameters())).device
         outcomes[name] = evaluate(
-            model.to(where), data, kind, device=where, batch_size=batch_size, name=f"the examples with {name}"
+            model.to(where), examples, kind, device=where, batch_size=batch_size, name=f"the examples with {name}"
         )
         model.to(home)
     wrong = pd.DataFrame({name: ~each.right for name, each in outcomes.items()})

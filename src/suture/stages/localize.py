@@ -74,6 +74,7 @@ def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str 
 
     Raises:
         UnknownNameError: no such localizer or rule.
+        InvalidArgumentError: under protocol "paper", a rule that is not the paper's.
         NonFiniteError: the model's outputs are not finite.
     """
     names = (
@@ -83,6 +84,8 @@ def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str 
         raise InvalidArgumentError("localizers must be one or more different names")
     score = {name: LOCALIZERS[name] for name in names}
     rule = "above_median" if rule == "default" else rule
+    if case.protocol == "paper" and rule != "above_median":
+        raise InvalidArgumentError(f"protocol 'paper' flags by above_median, not by '{rule}'; leave the rule out")
     flag = RULES[rule]
     outcomes = evaluate(
         case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,

@@ -109,7 +109,8 @@ def _groups(case: Case, where: Localization | Sequence[str], plan: Plan) -> list
     if isinstance(plan.where, Groups):
         wanted = list(plan.where.names)
     else:
-        wanted = list(where.flagged) if isinstance(where, Localization) else list(where)
+        named = [where] if isinstance(where, str) else where
+        wanted = list(named.flagged if isinstance(named, Localization) else named)
     return known_groups(case.groups, wanted)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from suture.case import Case
+from suture.errors import InvalidArgumentError
 from suture.patch import Patch, load_patch, patched
 from suture.stages.result import Result, Table
 from suture.stages.treat import Treatment
@@ -85,8 +86,7 @@ def verify(case: Case, treatment: Treatment | Patch | str | Path, *, looks: int 
     Raises:
         BaseMismatchError: the patch is for other weights.
     """
-    patch = treatment if isinstance(treatment, Patch) else None
-    patch = patch or (treatment.patch if isinstance(treatment, Treatment) else load_patch(treatment))  # type: ignore[arg-type]
+    patch = _patch_of(treatment)
     before, after = (
         evaluate(model, case.splits["verify"], case.task, device=case.device, batch_size=case.batch_size,
                  name="the examples of 'verify'")
@@ -122,10 +122,20 @@ def verify(case: Case, treatment: Treatment | Patch | str | Path, *, looks: int 
     )
 
 
+def _patch_of(treatment: Treatment | Patch | str | Path) -> Patch:
+    if isinstance(treatment, Patch):
+        return treatment
+    if isinstance(treatment, Treatment):
+        return treatment.patch
+    if isinstance(treatment, str | Path):
+        return load_patch(treatment)
+    raise InvalidArgumentError(f"verify takes a treatment, a patch or the path of one, not {type(treatment).__name__}")
+
+
 def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, unseen: bool) -> str:
     if not changed:
         return "No measurable change: the patch is empty."
-    examples = f"{n} unseen examples" if unseen else f"the {n} examples that were diagnosed too"
+    examples = f"{n} unseen examples" if unseen else f"{n} examples that were diagnosed too"
     return {
         Verdict.BETTER: f"Better: on {examples} the repair fixes more than it breaks.",
         Verdict.WORSE: f"Worse: on {examples} the repair breaks more than it fixes.",

@@ -152,7 +152,7 @@ def evaluate(
     finite = np.isfinite(outcomes.losses)
     if not finite.all():
         raise NonFiniteError(
-            f"the model's loss is not finite on {int((~finite).sum())} of {len(finite)} {name} (the first is "
+            f"the model's loss is not finite on {int((~finite).sum())} of {len(finite)} of {name} (the first is "
             f"example {int(np.argmin(finite))}); check its weights and the inputs' mean and standard deviation"
         )
     return outcomes

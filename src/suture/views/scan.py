@@ -178,7 +178,7 @@ def grid(result: Scan) -> Grid:
 
 def table(result: Scan) -> Table:
     """Regimes, epochs, milestones and oscillation, for a terminal."""
-    grids = [grid(result), by_epoch(result, SHOWN), milestones(result), *motion_in_two(result)]
+    grids = [grid(result), by_epoch(result, SHOWN, narrow=True), milestones(result), *motion_in_two(result)]
     shown = [g.rich() for g in grids if g]
     said = findings(result)
     return stacked(*shown, *([lines(said)] if said else []))

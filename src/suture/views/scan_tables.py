@@ -21,17 +21,22 @@ if TYPE_CHECKING:
 LONGEST = 60  # rows of a table on the page
 
 
-def by_epoch(result: Scan, limit: int = LONGEST) -> Grid:
-    """Epoch by epoch (Table 15): all of them, or `limit` with the first and last of every regime among them."""
+def by_epoch(result: Scan, limit: int = LONGEST, *, narrow: bool = False) -> Grid:
+    """Epoch by epoch (Table 15): all of them, or `limit` with the first and last of every regime among them.
+
+    Args:
+        narrow: with one column of what was logged besides lr and momentum, for a terminal of 80 columns.
+    """
     log = result.epochs
     chosen = _chosen(log, limit)
-    logged = [name for name in ("loss", "accuracy", "curvature") if np.isfinite(floats(log, name)).any()]
+    logged = [name for name in ("curvature", "accuracy", "loss") if np.isfinite(floats(log, name)).any()]
+    logged = logged[:1] if narrow else logged[::-1]
     names = ["lr", "momentum", *(["critical", "delta"] if result.counts else []), *logged]
     heads = {"lr": "α", "momentum": "μ", "critical": "μ_c", "delta": "μ − μ_c", "curvature": "λ"}
     rows = []
     for i in chosen:
         row = log.iloc[i]
-        cells = [percent(row[n], 2) if n == "accuracy" else number(row[n], 4 if n != "delta" else 3) for n in names]
+        cells = [percent(row[n], 2) if n == "accuracy" else number(row[n]) for n in names]
         regime = row["regime"] if result.counts and isinstance(row["regime"], str) else NOTHING
         rows.append([count(row["epoch"]), *cells, *([regime] if result.counts else [])])
     columns = [
