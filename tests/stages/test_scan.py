@@ -307,3 +307,10 @@ def test_a_log_without_rows_or_learning_rates_is_refused() -> None:
         suture.scan(log(lr=[]))
     with pytest.raises(DataError, match="no column 'lr'"):
         suture.scan(log(loss=[1.0]))
+
+
+def test_columns_and_rows_are_tables_too() -> None:
+    columns = {"lr": [0.1, 0.01], "momentum": [0.9, 0.9]}
+    rows = [{"lr": 0.1, "momentum": 0.9}, {"lr": 0.01, "momentum": 0.9}]
+    expected = suture.scan(pd.DataFrame(columns)).counts
+    assert suture.scan(columns).counts == suture.scan(rows).counts == expected

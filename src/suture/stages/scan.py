@@ -117,7 +117,7 @@ class Scan(Result, stage="scan", schema=1):
 
 
 def scan(
-    history: "History | Recipe | str | Path | pd.DataFrame",
+    history: "History | Recipe | str | Path | pd.DataFrame | Mapping[str, Any] | list[Any]",
     *,
     form: Form = "paper",
     curvature: float | None = None,
@@ -173,9 +173,12 @@ def scan(
 
 
 def _history(
-    history: "History | Recipe | str | Path | pd.DataFrame", optimizer: str | None, steps_per_epoch: int | None,
+    history: "History | Recipe | str | Path | pd.DataFrame | Mapping[str, Any] | list[Any]", optimizer: str | None,
+    steps_per_epoch: int | None,
     columns: Mapping[str, str] | None,
 ) -> History:  # fmt: skip
+    if isinstance(history, Mapping | list):
+        history = pd.DataFrame(history)
     if isinstance(history, str | Path | pd.DataFrame):
         return load_history(history, steps_per_epoch=steps_per_epoch, optimizer=optimizer, columns=columns)
     for name, value in (("optimizer", optimizer), ("steps_per_epoch", steps_per_epoch), ("columns", columns)):

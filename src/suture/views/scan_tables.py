@@ -36,7 +36,7 @@ def by_epoch(result: Scan, limit: int = LONGEST, *, narrow: bool = False) -> Gri
     rows = []
     for i in chosen:
         row = log.iloc[i]
-        cells = [percent(row[n], 2) if n == "accuracy" else number(row[n]) for n in names]
+        cells = [percent(row[n], 2) if n == "accuracy" else number(row[n], 3 if narrow else 4) for n in names]
         regime = row["regime"] if result.counts and isinstance(row["regime"], str) else NOTHING
         rows.append([count(row["epoch"]), *cells, *([regime] if result.counts else [])])
     columns = [
