@@ -13,7 +13,7 @@ from suture.history import load_history
 from suture.stages.scan import Scan, scan
 from suture.views.scan import table
 
-ANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = ["epoch", "step", "batch", "lr", "momentum", "loss", "val_acc", "acc", "curvature", "optimizer", "x", "", "λ"]
 CELLS = st.sampled_from(
     ["", "0", "1", "2", "3", "0.1", "0.9", "1e-320", "1e308", "-1", "nan", "inf", "-inf", "x", "95%", "1_0", "٣",

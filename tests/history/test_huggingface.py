@@ -71,7 +71,7 @@ def test_a_loss_that_is_nan_is_kept_as_missing_and_said(state: Path) -> None:
 def test_cut_off_anywhere_the_whole_records_are_read(state: Path) -> None:
     text = json.dumps({"log_history": RECORDS})
     ends = [text.index(json.dumps(record)) + len(json.dumps(record)) for record in RECORDS]
-    for length in range(len(text)):
+    for length in range(0, len(text), 3):
         state.write_text(text[:length])
         try:
             history = load_history(state)
