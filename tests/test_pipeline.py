@@ -19,7 +19,7 @@ from suture.asked import Asked
 from suture.errors import InvalidArgumentError, RunError, UnknownNameError
 from suture.patch import base_sha256
 from suture.pipeline import Run, open_run, run
-from suture.rundir import STAGES
+from suture.rundir import STAGES, RunDir
 from suture.training import Augment, Recipe
 from suture.treatments import FineTune, Plan
 from tests import toys
@@ -216,3 +216,19 @@ def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(tmp_path: Path) -> 
     assert found.looks == 2
     assert not (tmp_path / "run/verify/gallery.csv").exists()
     assert not (tmp_path / "run/treat/history.csv").exists()
+
+
+def test_a_directory_that_another_process_made_meanwhile_is_checked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = RunDir.lock
+
+    def slow(directory: RunDir) -> Any:
+        monkeypatch.setattr(RunDir, "lock", lock)
+        run(toys.case(seed=1), directory.path, plan="none")  # somebody else is first, and finishes
+        return lock(directory)
+
+    monkeypatch.setattr(RunDir, "lock", slow)
+    with pytest.raises(RunError, match="another case"):
+        run(toys.case(), tmp_path / "run", plan="none")
+    assert (tmp_path / "run/verify/result.json").exists()

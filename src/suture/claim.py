@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,15 +35,18 @@ def claimed(directory: RunDir, case: Case, asked: Asked | None = None) -> Iterat
     refuse_other_case(directory, case, asked)
     made = [path for path in (directory.path, *directory.path.parents) if not path.exists()]
     with directory.lock():
+        refuse_other_case(directory, case, asked)  # again: another process may have been here until now
+        fresh = directory.path in made and not directory.case_file.exists()
         try:
             if not directory.case_file.exists():
                 _describe(directory, case, asked)
             yield
         except Exception as error:
-            if directory.path in made and directory.key("localize") is None:
+            if fresh and directory.key("localize") is None:
                 shutil.rmtree(directory.path, ignore_errors=True)
-                for parent in made[1:]:
-                    parent.rmdir()
+                with suppress(OSError):  # somebody else may have put something beside it
+                    for parent in made[1:]:
+                        parent.rmdir()
             else:
                 directory.log(f"stopped: {error}")
             raise

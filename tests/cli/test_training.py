@@ -1,6 +1,8 @@
 """The verbs train and compare, as they are typed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -86,3 +88,32 @@ def test_comparisons_that_are_none(capsys: pytest.CaptureFixture[str], models: l
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [("nn.Linear(7, 3)", "cannot take the training examples"), ("nn.Linear(2, 2)", "outside the model's 2 classes")],
+    ids=["inputs", "labels"],
+)
+def test_a_model_that_does_not_fit_the_data_leaves_nothing_and_can_be_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], build: str, words: str
+) -> None:
+    code = tmp_path / "net.py"
+    arguments = ["train", "--model", f"{code}:net", "--data", DATA, "--epochs", "1", "--out", str(tmp_path / "a")]
+    code.write_text(f"from torch import nn\ndef net():\n    return {build}\n")
+    assert _run(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words in said
+    assert not (tmp_path / "a").exists()
+    code.write_text("from torch import nn\ndef net():\n    return nn.Linear(2, 3)\n")
+    assert _run(arguments) == 0
+
+
+def test_a_module_beside_which_the_command_is_typed_is_found(tmp_path: Path) -> None:
+    (tmp_path / "localnet.py").write_text("net = None\n")
+    program = Path(sys.executable).with_name("suture")
+    command = [program, "run", "--model", "localnet:absent", "--data", "photos", "--out", "run"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "localnet has no 'absent'" in answer.stderr

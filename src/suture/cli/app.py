@@ -57,6 +57,7 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.path.append(os.getcwd())  # package.module:func may lie where the command is typed, as with python -m
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # names and signs that the terminal cannot show are no fault

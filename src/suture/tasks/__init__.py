@@ -2,7 +2,7 @@
 
 from suture.tasks.base import TASKS, Batch, Examples, Task
 from suture.tasks.classification import Classification
-from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, fetch, to_device
+from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, fetch, forward, to_device
 
 __all__ = [
     "TASKS",
@@ -15,5 +15,6 @@ __all__ = [
     "collate",
     "evaluate",
     "fetch",
+    "forward",
     "to_device",
 ]

@@ -85,8 +85,12 @@ def batches(
         yield to_device(fetch(examples, positions, task), device)
 
 
-def _outputs(model: nn.Module, batch: Batch, task: Task, name: str) -> Any:
-    """A forward pass; what a model raises on inputs it was not made for is said in one sentence."""
+def forward(model: nn.Module, batch: Batch, task: Task, name: str) -> Any:
+    """The task's outputs; what a model raises on inputs it was not made for is said in one sentence.
+
+    Raises:
+        DataError: the model cannot take the batch, or memory does not suffice.
+    """
     try:
         return task.outputs(model, batch)
     except SutureError:
@@ -137,7 +141,7 @@ def evaluate(
     try:
         with torch.inference_mode():
             for batch in batches(examples, task, device, batch_size, f"evaluating {name}"):
-                outputs = _outputs(model, batch, task, name)
+                outputs = forward(model, batch, task, name)
                 right.append(task.verdicts(outputs, batch))
                 losses.append(task.losses(outputs, batch).double())
                 if hasattr(task, "predictions"):

@@ -1,5 +1,6 @@
 """Train a network from a recipe into a directory: weights, log, and a checkpoint to resume from."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from suture.errors import RunError
+from suture.errors import RunError, SutureError
 from suture.images import ImageFormat
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
 from suture.tasks import Examples, Task, evaluate
@@ -75,7 +76,7 @@ def fit(
         RunError: `out` holds another training.
     """
     device = torch.device(device)
-    directory = RunDir(out)
+    directory, fresh = RunDir(out), not out.exists()
     key = fingerprint(recipe.model_dump(mode="json"), seed, identity, len(examples))
     description = out / DESCRIPTION
     with directory.lock():
@@ -83,7 +84,12 @@ def fit(
             raise RunError(f"{out} holds another training ({stored['recipe']}); choose another --out")
         write_json(description, {"key": key, "recipe": recipe.model_dump(mode="json"), "seed": seed})
         if not (out / WEIGHTS).exists():
-            model, run = _train(build, examples, task, recipe, out, test, seed, device, image, key, loggers())
+            try:
+                model, run = _train(build, examples, task, recipe, out, test, seed, device, image, key, loggers())
+            except SutureError:
+                if fresh and not (out / HISTORY).exists():
+                    shutil.rmtree(out, ignore_errors=True)  # nothing was trained: the mended command may begin anew
+                raise
             with replacing(out / WEIGHTS) as temporary:
                 state = {name: tensor.cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
                 save_file(state, temporary, metadata={"stopped": run.stopped or ""})

@@ -19,7 +19,7 @@ from suture.errors import DataError
 from suture.images import ImageFormat
 from suture.progress import track
 from suture.schedules import HybridMomentum
-from suture.tasks import Batch, Examples, Task, fetch, to_device
+from suture.tasks import Batch, Examples, Task, fetch, forward, to_device
 from suture.training.augment import Augment
 from suture.training.checkpoints import Checkpoints
 
@@ -154,7 +154,7 @@ def _epoch(
 def _step(
     model: nn.Module, batch: Batch, task: Task, optimizer: Optimizer, clip: float | None
 ) -> tuple[Tensor | None, Tensor]:
-    outputs = task.outputs(model, batch)
+    outputs = forward(model, batch, task, "the training examples")
     losses = task.losses(outputs, batch)
     verdicts = task.verdicts(outputs, batch)
     loss = losses.mean()
