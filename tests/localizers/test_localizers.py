@@ -5,20 +5,28 @@ import pandas as pd
 import pytest
 import torch
 
+from suture.case import Case
 from suture.errors import InvalidArgumentError
-from suture.groups import resolve
-from suture.localizers import LOCALIZERS, RULES, Evidence, gather, localizer
+from suture.localizers import LOCALIZERS, RULES, Evidence, localizer
 from suture.localizers.nulls import matched, reinitialised
 from suture.patch import base_sha256, canonical_state
-from suture.tasks import Classification
 from tests import zoo
+
+# The zoo is made of what takes the slow way.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no rule for"),
+    pytest.mark.filterwarnings("ignore:.*used outside of its module"),
+]
 
 
 def evidence(name: str, level: str = "top") -> Evidence:
+    """On all examples of the zoo, taken for errors; the correct ones are the same."""
     model = zoo.build(name)
     inputs, targets = zoo.batch()
     examples = list(zip(inputs, targets.tolist(), strict=True))
-    return gather(model, examples, Classification(), resolve(model, level), device=torch.device("cpu"), batch_size=3)
+    case = Case(model, diagnose=examples, groups=level, batch_size=3)
+    everything = np.arange(len(examples))
+    return Evidence(case, case.model, np.zeros(len(examples), bool), everything, everything)
 
 
 @pytest.mark.parametrize("score", LOCALIZERS)
@@ -33,7 +41,7 @@ def test_every_localizer_scores_every_group_of_every_network(name: str, score: s
 
 def test_formulas() -> None:
     found = evidence("convolutions")
-    gradient = torch.cat([found.mean_gradient[n].flatten() for n in found.groups["layer1"]])
+    gradient = torch.cat([found.errors.mean_gradient[n].flatten() for n in found.groups["layer1"]])
     model = zoo.build("convolutions")
     weights = torch.cat([p.detach().flatten() for n, p in model.named_parameters() if n.startswith("layer1.")])
     norm = float(gradient.norm())
@@ -47,9 +55,8 @@ def test_a_group_without_gradient_or_weight_scores_zero() -> None:
     model = zoo.build("unused")
     torch.nn.init.zeros_(model.idle.weight)  # type: ignore[union-attr, arg-type]
     torch.nn.init.zeros_(model.idle.bias)  # type: ignore[union-attr, arg-type]
-    found = gather(
-        model, [(torch.zeros(4), 0)], Classification(), resolve(model), device=torch.device("cpu"), batch_size=1
-    )
+    case = Case(model, diagnose=[(torch.zeros(4), 0)])
+    found = Evidence(case, case.model, np.zeros(1, bool), np.zeros(1, int), np.zeros(0, int))
     assert LOCALIZERS["relative"](found)["idle"] == 0
 
 

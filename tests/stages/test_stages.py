@@ -209,6 +209,7 @@ def test_with_nothing_but_errors_the_null_is_empty() -> None:
     assert found.scores.notna().all(axis=None)
 
 
+@pytest.mark.filterwarnings("ignore:no rule for GRU")
 def test_a_task_without_labels_or_pictures_goes_through_all_five(tmp_path: Path) -> None:
     case = toys.sequence_case()
     plan = Plan(name="speak", how=FineTune(recipe=Recipe(epochs=12, batch_size=32, lr=0.5, momentum=0.9)))

@@ -1,6 +1,6 @@
 """The registry of localizers.
 
-A localizer of one's own is a function and a line::
+A localizer of one's own is a function and a line; any name that stands in the registry can be asked for::
 
     @suture.localizer("last_layers")
     def last_layers(evidence):
@@ -8,19 +8,82 @@ A localizer of one's own is a function and a line::
         return pd.Series(range(len(evidence.groups)), index=list(evidence.groups), dtype=float)
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from suture.localizers.evidence import Evidence
 from suture.registry import Registry
 
-Localizer = Callable[[Evidence], pd.Series]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from suture.localizers.evidence import Evidence
+
+Reads = Literal["gradients", "weights", "network"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a localizer says that can also say "no group stands out".
+
+    Attributes:
+        scores: index group, larger = more suspect.
+        top: the group that is sick, or None when none stands out.
+        confidence: share of resamples that name the same, in [0, 1]; None when it was not measured.
+        why: one sentence for people.
+    """
+
+    scores: pd.Series
+    top: str | None
+    confidence: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """A function Evidence → Series (index group, larger = more suspect) or Finding, and what it needs.
+
+    Attributes:
+        name: as registered.
+        function: the score.
+        reads: ``"gradients"`` (of the errors: it gets a null on correct examples, one at random
+            initialisation, and bootstrap intervals), ``"weights"`` (no data: it gets the null at random
+            initialisation) or ``"network"`` (it runs the network in ways of its own: no nulls unless it has them).
+        needs: ``"reference"`` when it compares with a healthy reference, else None.
+    """
+
+    name: str
+    function: "Callable[[Evidence], pd.Series | Finding]"
+    reads: Reads = "gradients"
+    needs: Literal["reference"] | None = field(default=None)
+
+    def __call__(self, evidence: "Evidence") -> pd.Series:
+        """The scores of every group, in the order of the groups."""
+        return self.find(evidence).scores
+
+    def find(self, evidence: "Evidence") -> Finding:
+        """Scores and, where the localizer has one, its own answer."""
+        found = self.function(evidence)
+        finding = found if isinstance(found, Finding) else Finding(found, None)
+        scores = finding.scores.reindex(list(evidence.groups)).astype(float)
+        return Finding(scores, finding.top, finding.confidence, finding.why)
+
 
 LOCALIZERS: Registry[Localizer] = Registry("localizer")
 DEFAULT = ("grad_norm", "relative", "rms")  # the first of them says which group is sick
 
 
-def localizer(name: str) -> Callable[[Localizer], Localizer]:
-    """Decorator that registers a function Evidence → Series (index: group, larger = more suspect)."""
-    return LOCALIZERS.register(name)
+def localizer(
+    name: str, *, reads: Reads = "gradients", needs: Literal["reference"] | None = None
+) -> "Callable[[Callable[[Evidence], pd.Series | Finding]], Localizer]":
+    """Decorator that registers a function Evidence → Series (index: group, larger = more suspect).
+
+    Raises:
+        InvalidArgumentError: the name is taken.
+    """
+
+    def register(function: "Callable[[Evidence], pd.Series | Finding]") -> Localizer:
+        return LOCALIZERS.register(name)(Localizer(name, function, reads, needs))
+
+    return register

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from suture.case import Case
 from suture.causes import confusion_pairs
-from suture.localizers import gather
-from suture.localizers.gradient import grad_norm
+from suture.localizers import measure
 from suture.stages.localize import Localization
 from suture.stages.result import Result, Table
 
@@ -108,4 +107,5 @@ def _attribution(case: Case, members: list[list[int]]) -> pd.DataFrame:
 def _norms(case: Case, members: list[int]) -> pd.Series:
     """Gradient norm of every group on some examples of `diagnose`."""
     chosen = case.splits["diagnose"].only(members)
-    return grad_norm(gather(case.model, chosen, case.task, case.groups, device=case.device, batch_size=case.batch_size))
+    sample = measure(case.model, chosen, case.task, case.groups, device=case.device, batch_size=case.batch_size)
+    return sample.norm_of_mean

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
-from torch import nn
 
 from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.localizers import DEFAULT, LOCALIZERS, RULES, Evidence, gather
-from suture.localizers.nulls import matched, reinitialised
+from suture.localizers.nulls import reinitialised
 from suture.stages.result import GAIN, Gains, Result, Scores, Table
 from suture.stats import wilson
 from suture.tasks import Outcomes, evaluate
@@ -91,51 +90,31 @@ def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str 
         case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
         name="the examples of 'diagnose'",
     )  # fmt: skip
-    errors = outcomes.errors.tolist()
-    null = matched(outcomes.correct, len(errors), case.seed).tolist()
+    evidence, null = gather(case, outcomes.right)
 
-    def table(model: nn.Module, positions: Sequence[int], what: str) -> pd.DataFrame:
-        if not positions:
+    def table(this: Evidence) -> pd.DataFrame:
+        if not len(this.wrong_at):
             return pd.DataFrame(float("nan"), index=list(case.groups), columns=names)
-        evidence = _evidence(case, model, positions, what)
-        return pd.DataFrame({name: localizer(evidence) for name, localizer in score.items()}, index=list(case.groups))
+        return pd.DataFrame({name: localizer(this) for name, localizer in score.items()}, index=list(case.groups))
 
-    scores = table(case.model, errors, "gradients of the errors")
-    healthy = None if case.reference is None else table(case.reference, errors, "gradients of the reference")
+    scores = table(evidence)
+    healthy = None if case.reference is None else table(evidence.of(case.reference))
     ranked = scores[names[0]] if healthy is None else scores[names[0]] / healthy[names[0]]
-    flagged = flag(ranked) if errors else []
+    flagged = flag(ranked) if len(evidence.wrong_at) else []
     return Localization(
         scores=scores,
-        null_correct=table(case.model, null, "gradients of correct examples"),
-        null_random=_mean(
-            [
-                table(reinitialised(case.model, case.seed + i), errors, f"gradients at random weights {i + 1}")
-                for i in range(RANDOM_INITS)
-            ]
-        ),
+        null_correct=table(null),
+        null_random=_mean([table(evidence.of(reinitialised(case.model, case.seed + i))) for i in range(RANDOM_INITS)]),
         null_reference=healthy,
         flagged=flagged,
         top=str(ranked.idxmax()) if flagged else None,
         rule=rule,
         n=len(outcomes.right),
-        n_errors=len(errors),
-        n_null=len(null),
+        n_errors=len(evidence.wrong_at),
+        n_null=len(null.wrong_at),
         accuracy=outcomes.accuracy,
         groups={group: list(parameters) for group, parameters in case.groups.items()},
         examples=_examples(outcomes),
-    )
-
-
-def _evidence(case: Case, model: nn.Module, positions: Sequence[int], what: str) -> Evidence:
-    chosen = case.splits["diagnose"].only(positions)
-    return gather(
-        model,
-        chosen,
-        case.task,
-        case.groups,
-        device=case.device,
-        batch_size=case.batch_size,
-        description=what,
     )
 
 
