@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suture import curvature, gradients, groups, optimizers, physics, schedules
+    from suture import bench, curvature, gradients, groups, optimizers, physics, schedules
     from suture.case import Case
     from suture.errors import SutureError
     from suture.images import ImageFormat
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from suture.treatments import Plan
     from suture.views.page import report
 
-MODULES = ("curvature", "gradients", "groups", "optimizers", "physics", "schedules")
+MODULES = ("bench", "curvature", "gradients", "groups", "optimizers", "physics", "schedules")
 HOMES = {
     "suture.case": ("Case",),
     "suture.errors": ("SutureError",),
@@ -59,6 +59,7 @@ __all__ = [
     "SutureError",
     "Treatment",
     "Verification",
+    "bench",
     "compare",
     "curvature",
     "diagnose",
