@@ -1,6 +1,5 @@
 """Every layer with a rule, in odd shapes, and the ways in which models are odd, against plain autograd."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,54 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.gradients import Meter
 from suture.tasks import Classification
-
-
-class Wrapped(nn.Module):
-    """A layer under test, then a mean over positions and a linear head to three classes."""
-
-    def __init__(self, layer: nn.Module, width: int) -> None:
-        super().__init__()
-        self.layer, self.head = layer, nn.Linear(width, 3)
-
-    def forward(self, x: Any) -> Tensor:
-        y = self.layer(x)
-        y = y[0] if isinstance(y, tuple) else y
-        return self.head(torch.tanh(y).flatten(1))
-
-
-def labels(n: int) -> Tensor:
-    return torch.arange(n) % 3
-
-
-def plain(model: nn.Module, x: Any, y: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Squared norms (n, parameters) and each example's gradient, one backward after another."""
-    twin = copy.deepcopy(model).eval()
-    parameters = {n: p.requires_grad_(True) for n, p in twin.named_parameters()}
-    losses = F.cross_entropy(twin(x), y, reduction="none")
-    rows = []
-    for loss in losses:
-        grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
-        rows.append({
-            n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), grads, strict=True)
-        })  # fmt: skip
-    return torch.stack([torch.stack([g.double().square().sum() for g in row.values()]) for row in rows]), rows
-
-
-def agrees(model: nn.Module, x: Any, n: int, *, looped: bool = False, **options: Any) -> Meter:
-    """Norms and two weighted sums agree with autograd; whether it took one pass or many is as expected."""
-    y = labels(n)
-    weights = torch.stack([(torch.arange(n) % 2).float(), torch.linspace(-1, 1, n)])
-    meter = Meter(model, Classification(), **options)
-    found = meter.measure((x, y), lambda verdicts: weights)
-    squares, rows = plain(model, x, y)
-    scale = squares.sqrt().amax()
-    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=1e-4, atol=1e-5 * float(scale))
-    for total, weight in zip(found.sums, weights, strict=True):
-        for name, value in total.items():
-            expected = sum(w * row[name] for w, row in zip(weight, rows, strict=True))
-            assert torch.allclose(value, torch.as_tensor(expected), rtol=1e-4, atol=1e-5 * float(scale) * n)
-    assert bool(meter.looped) == looped, meter.looped
-    return meter
+from tests.gradients.oracle import Wrapped, agrees, labels
 
 
 @st.composite
@@ -87,12 +39,15 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     return layer, torch.randn(draw(st.integers(2, 4)), layer.in_channels, *size)
 
 
+memories = st.sampled_from([1, 2000, None])  # bytes, for one layer
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-@given(convolutions())
-def test_convolutions_of_any_geometry(case: tuple[nn.Module, Tensor]) -> None:
+@given(convolutions(), memories)
+def test_convolutions_of_any_geometry(case: tuple[nn.Module, Tensor], memory: int | None) -> None:
     layer, x = case
     width = layer(x).flatten(1).shape[1]
-    agrees(Wrapped(layer, width), x, len(x))
+    agrees(Wrapped(layer, width), x, len(x), max_memory=memory)
 
 
 class Twice(nn.Module):
@@ -139,6 +94,17 @@ class Inplace(nn.Module):
         return self.layer(x).relu_()
 
 
+class Named(nn.Module):
+    """A layer whose input is given by name."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(input=x)
+
+
 class Checkpointed(nn.Module):
     """A stretch that is run again in the backward pass."""
 
@@ -171,6 +137,7 @@ LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
     "linear, folded": lambda: (Folded(nn.Linear(4, 6)), torch.randn(N, 7, 4), 42),
     "linear, twice": lambda: (Twice(nn.Linear(4, 4)), torch.randn(N, 3, 4), 12),
     "linear, overwritten": lambda: (Inplace(nn.Linear(4, 6)), torch.randn(N, 4), 6),
+    "linear, by name": lambda: (Named(nn.Linear(4, 6)), torch.randn(N, 4), 6),
     "convolution, twice": lambda: (Twice(nn.Conv2d(2, 2, 3, padding=1)), torch.randn(N, 2, 4, 5), 40),
     "convolution, depthwise": lambda: (nn.Conv2d(4, 8, 3, groups=4), torch.randn(N, 4, 5, 6), 96),
     "convolution, overwritten": lambda: (Inplace(nn.Conv2d(2, 3, 3)), torch.randn(N, 2, 5, 5), 27),
@@ -241,94 +208,6 @@ def test_the_fallback_is_named() -> None:
         Meter(Wrapped(nn.PReLU(4), 4), Classification()).measure((torch.randn(N, 4), labels(N)))
 
 
-@pytest.mark.parametrize("same", [True, False], ids=["self", "cross"])
-@pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("masked", [None, "bool", "float", "padding", "heads"])
-def test_attention(batch_first: bool, masked: str | None, same: bool) -> None:
-    class Attends(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first)
-            self.head = nn.Linear(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            n, t = x.shape[:2]
-            keys = x if same else x.roll(1, 1)[:, :-1]
-            masks = {
-                None: {},
-                "bool": {"attn_mask": torch.ones(t, keys.shape[1], dtype=torch.bool).triu(1)},
-                "float": {"attn_mask": torch.linspace(-1, 1, t * keys.shape[1]).reshape(t, -1)},
-                "padding": {
-                    "key_padding_mask": torch.arange(keys.shape[1]).expand(n, -1) > 2 + torch.arange(n)[:, None] % 2
-                },
-                "heads": {"attn_mask": torch.linspace(-1, 1, n * 2 * t * keys.shape[1]).reshape(n * 2, t, -1)},
-            }[masked]
-            parts = [x, keys, keys] if batch_first else [p.transpose(0, 1) for p in (x, keys, keys)]
-            y = self.attention(*parts, need_weights=False, **masks)[0]
-            return self.head((y if batch_first else y.transpose(0, 1)).mean(1))
-
-    torch.manual_seed(2)
-    model = Attends()
-    if masked == "heads":  # such a mask knows how many examples there are, so fewer cannot be tried first
-        model_n = 3
-        agrees(model, torch.randn(model_n, 4, 6), model_n)
-    else:
-        agrees(model, torch.randn(N, 4, 6), N)
-
-
-def test_tied_embeddings_of_a_language_model() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(7, 4)
-            self.body = nn.Linear(4, 4)
-            self.head = nn.Linear(4, 7, bias=False)
-            self.head.weight = self.embed.weight
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.tanh(self.body(self.embed(x)))).mean(1)
-
-    torch.manual_seed(2)
-    meter = agrees(Tied(), torch.randint(0, 7, (N, 6)), N)
-    assert meter.names == ["embed.weight", "body.weight", "body.bias"]
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda m: m.resnet18(num_classes=3),
-        lambda m: nn.Sequential(m.vgg11().features, nn.Flatten(), nn.Linear(512, 3)),
-        lambda m: nn.Sequential(m.vgg11_bn().features, nn.Flatten(), nn.Linear(512, 3)),
-        lambda m: m.mobilenet_v2(num_classes=3),
-        lambda m: m.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3),
-        lambda m: m.densenet121(num_classes=3),
-        lambda m: m.swin_t(num_classes=3),
-    ],
-    ids=["resnet18", "vgg11", "vgg11 bn", "mobilenet", "vit", "densenet", "swin"],
-)
-@pytest.mark.filterwarnings("ignore:no rule for:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*used outside of its module:UserWarning")
-def test_whole_networks(build: Callable[[Any], nn.Module]) -> None:
-    models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    model, x = build(models).eval(), torch.randn(3, 3, 32, 32)
-    found = Meter(model, Classification()).measure((x, labels(3)))
-    squares, _ = plain(model, x, labels(3))
-    scale = float(squares.sqrt().amax())
-    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=1e-3, atol=1e-5 * scale)
-
-
-def test_channels_last_and_half_precision() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
-    x = torch.randn(N, 3, 8, 8).to(memory_format=torch.channels_last)
-    agrees(model.to(memory_format=torch.channels_last), x, N)  # type: ignore[call-overload]
-    squares, _ = plain(model, x, labels(N))
-    with torch.autocast("cpu", torch.bfloat16):
-        found = Meter(model, Classification()).measure((x, labels(N)))
-    assert torch.allclose(found.squares.sqrt().double(), squares.sqrt(), rtol=0.1, atol=0.05)
-
-
 def test_models_that_mix_examples_or_roll_dice_are_refused() -> None:
     x = torch.randn(N, 4)
     mixing = Wrapped(nn.BatchNorm1d(4, track_running_stats=False), 4)
@@ -345,6 +224,34 @@ def test_models_that_mix_examples_or_roll_dice_are_refused() -> None:
 
     with pytest.raises(InvalidArgumentError, match="different outputs for the same inputs"):
         Meter(Dice(), Classification()).measure((x, labels(N)))
+
+
+class TrainsAlways(nn.Module):
+    """A batch norm that no call of `eval` reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.linear(x), None, None, self.norm.weight, self.norm.bias, training=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*used outside of its module:UserWarning")
+def test_statistics_of_the_batch_are_refused_and_it_is_said_why() -> None:
+    meter = Meter(Wrapped(TrainsAlways(), 4), Classification())
+    for _ in range(2):  # also when it is tried once more
+        with pytest.raises(InvalidArgumentError, match=r"depends on the others in its batch.*BatchNorm"):
+            meter.measure((torch.randn(N, 4), labels(N)))
+
+
+def test_a_model_in_train_mode_is_measured_in_eval_mode() -> None:
+    torch.manual_seed(1)
+    model = Wrapped(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.9)), 4)
+    means = model.layer[1].running_mean.clone()  # type: ignore[index]
+    agrees(model.train(), torch.randn(N, 4), N)
+    assert model.layer[1].training  # type: ignore[index]
+    assert torch.equal(model.layer[1].running_mean.float(), means)  # type: ignore[index]
 
 
 def test_checkpoints_that_hide_their_layers_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ class Layer:
         names: parameter name inside the module → name in the model.
         rule: from input and output gradient to factors; None: the module's own vector-Jacobian product.
         positions: whether the rule takes all axes but the first and last as positions.
-        attends: whether it is an attention with a rule of its own.
+        attends: whether it is an attention, whose projections are watched in a forward that stands in for its own.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Call:
     Attributes:
         layer: what was called.
         args, kwargs: with what.
-        outputs: how many tensors it gave.
+        outputs: how many tensors it gave; these themselves are not kept, as the model may let go of them.
         dy: gradients of these, by place, as far as they have arrived.
     """
 
     layer: Layer
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    outputs: list[Tensor] = field(default_factory=list)
+    outputs: int = 0
     dy: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -71,27 +71,15 @@ def layers_of(model: nn.Module) -> list[Layer]:
                 f"'{path}' is a BatchNorm without running statistics, which mixes the examples of a batch even in "
                 "eval mode: no example has a gradient of its own; set track_running_stats=True"
             )
-        if isinstance(module, nn.MultiheadAttention) and attention.supported(module):
-            own = {name: module.get_parameter(name) for name in attention.CLAIMED if _has(module, name)}
-            layers.append(Layer(path, module, _named(own, first), attends=True))
-            continue
-        own = {name: p for name, p in module.named_parameters(recurse=False) if id(p) in first}
-        if own:
-            found = find_rule(module)
-            rule, positions = found if found else (None, False)
-            layers.append(Layer(path, module, _named(own, first), rule, positions))
+        is_attention = isinstance(module, nn.MultiheadAttention)
+        attends = is_attention and attention.supported(module)
+        # An attention that is not supported still takes its output projection's parameters without calling it.
+        inside = module.named_parameters(recurse=is_attention and not attends)
+        names = {name: first[id(p)] for name, p in inside if id(p) in first}
+        if names:
+            rule, positions = find_rule(module) or (None, attends)
+            layers.append(Layer(path, module, names, rule, positions, attends))
     return layers
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    try:
-        return module.get_parameter(name) is not None
-    except AttributeError:
-        return False
-
-
-def _named(own: dict[str, nn.Parameter], first: dict[int, str]) -> dict[str, str]:
-    return {name: first[id(parameter)] for name, parameter in own.items()}
 
 
 @contextmanager
@@ -108,7 +96,13 @@ def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> 
         model.eval()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in differentiated)
+        by_module = {layer.module: layer for layer in layers}
         for layer in layers:
+            if isinstance(layer.module, nn.MultiheadAttention) and layer.attends:
+                see = partial(watch.see, by_module)
+                layer.module.forward = partial(attention.forward, layer.module, see)  # type: ignore[method-assign]
+                stack.callback(layer.module.__dict__.pop, "forward")
+                continue
             handle = layer.module.register_forward_hook(partial(watch.forward, layer), with_kwargs=True)
             stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
@@ -145,20 +139,39 @@ class Watch:
         call = Call(layer, args, kwargs)
         for place, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                out = leaf if leaf.requires_grad else leaf + self.zero.to(leaf.dtype)
-                out.register_hook(partial(self._arrived, call, len(call.outputs)))  # type: ignore[no-untyped-call]
+                out = leaf if leaf.requires_grad else _Entry.apply(leaf, self.zero)
+                out.register_hook(partial(self._arrived, call, call.outputs))
                 leaves[place] = out
-                call.outputs.append(out.detach())
+                call.outputs += 1
         if call.outputs:
             self.calls.append(call)
         return tree_unflatten(leaves, spec)
+
+    def see(self, layers: dict[nn.Module, Layer], module: nn.Module, rule: Rule | None, x: Tensor, y: Tensor) -> Tensor:
+        """Note a linear map inside a module as if it were a call of a layer; gives y, for what comes after."""
+        layer = layers[module]
+        seen = self.forward(layer if rule is None else replace(layer, rule=rule), module, (x,), {}, y)
+        return y if seen is None else seen
 
     def _arrived(self, call: Call, place: int, grad: Tensor) -> None:
         if self.on_complete is None:
             return
         call.dy[place] = grad.detach()
-        if len(call.dy) == len(call.outputs):
+        if len(call.dy) == call.outputs:
             self.on_complete(call)
+
+
+class _Entry(torch.autograd.Function):
+    """The identity, from which gradients go on to a second argument: an addition of zero without the copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, zero: Tensor) -> Tensor:
+        # No view of x for autograd, which would forbid to overwrite it.
+        return x.new_empty(0).set_(x)  # type: ignore[call-overload, no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Factor]:
@@ -169,16 +182,13 @@ def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Facto
     """
     layer = call.layer
     if layer.rule is not None:
-        x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (call.args[0], call.dy[0]))
+        given = call.args[0] if call.args else next(iter(call.kwargs.values()))
+        x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (given, call.dy[0]))
         found = layer.rule(layer.module, x.detach(), dy)
     else:
-        if isinstance(layer.module, nn.MultiheadAttention) and layer.attends:
-            found = attention.attention(layer.module, call.args, call.kwargs, call.dy[0], chunk)
-        else:
-            args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
-            grads = {p: (g.movedim(_axis(g, n), 0)[chunk], _axis(g, n)) for p, g in sorted(call.dy.items())}
-            size = len(range(n)[chunk])
-            found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, size)
+        args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
+        grads = {p: (g.movedim(_axis(g, n), 0)[chunk], _axis(g, n)) for p, g in sorted(call.dy.items())}
+        found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, len(range(n)[chunk]))
     return {layer.names[name]: factor for name, factor in found.items() if name in layer.names}
 
 

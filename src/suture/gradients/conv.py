@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.gradients.factors import Dense, Outer
+from suture.gradients.factors import Dense, Factor, Outer
 from suture.gradients.rules import Factors, rule
 
 
@@ -19,7 +19,7 @@ def convolution(module: Any, x: Tensor, dy: Tensor) -> Factors:
     n, groups = len(x), module.groups
     delta = dy.reshape(n, groups, module.out_channels // groups, -1)
     inputs = module.in_channels // groups * math.prod(module.kernel_size)
-    return {
+    found: dict[str, Factor] = {
         "weight": Outer(
             delta,
             lambda: unfolded(module, x).reshape(n, groups, inputs, -1),
@@ -27,9 +27,11 @@ def convolution(module: Any, x: Tensor, dy: Tensor) -> Factors:
             tuple(module.weight.shape),
             form=lambda: _gradients(module, x, dy),
             weigh=lambda weights: _weighted(module, x, dy, weights),
-        ),
-        "bias": Dense(dy.flatten(2).sum(2)),
+        )
     }
+    if module.bias is not None:
+        found["bias"] = Dense(dy.flatten(2).sum(2))
+    return found
 
 
 def _gradients(module: Any, x: Tensor, dy: Tensor) -> Tensor:

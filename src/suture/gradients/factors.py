@@ -55,8 +55,8 @@ class Outer:
         if self.weigh is not None:
             return self.weigh(weights)
         rows = weights.nonzero().squeeze(1)
-        delta = self.delta[rows] * weights[rows, None, None, None]
-        left, right = (self.a[rows], delta) if self.transposed else (delta, self.a[rows])
+        delta, a = _picked(self.delta, rows) * weights[rows, None, None, None], _picked(self.a, rows)
+        left, right = (a, delta) if self.transposed else (delta, a)
         flat = [part.permute(1, 2, 0, 3).flatten(2) for part in (left, right)]  # (g, o or i, n t)
         return (flat[0] @ flat[1].mT).reshape(self.shape)
 
@@ -77,6 +77,11 @@ class Outer:
         """Numbers in one gradient."""
         _, g, o, _ = self.delta.shape
         return int(g * o * self.inputs)
+
+
+def _picked(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows, laid out as they were: to turn them around on the way costs more than the product they are for."""
+    return tensor.mT[rows].mT if tensor.mT.is_contiguous() else tensor[rows]
 
 
 @dataclass(frozen=True)

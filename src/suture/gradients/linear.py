@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from suture.gradients.factors import Dense, Outer
+from suture.gradients.factors import Dense, Factor, Outer
 from suture.gradients.rules import Factors, rule
 
 
@@ -15,10 +15,12 @@ def positions_last(x: Tensor) -> Tensor:
 def linear(module: nn.Linear, x: Tensor, dy: Tensor) -> Factors:
     """x (n, *, i), dy (n, *, o): weight gradient Σ_t dy_t x_tᵀ, bias gradient Σ_t dy_t."""
     delta = positions_last(dy)
-    return {
-        "weight": Outer(delta, lambda: positions_last(x), x.shape[-1], tuple(module.weight.shape)),
-        "bias": Dense(delta.sum((1, 3))),
+    found: dict[str, Factor] = {
+        "weight": Outer(delta, lambda: positions_last(x), x.shape[-1], tuple(module.weight.shape))
     }
+    if module.bias is not None:
+        found["bias"] = Dense(delta.sum((1, 3)))
+    return found
 
 
 @rule("transformers.pytorch_utils.Conv1D", positions=True)

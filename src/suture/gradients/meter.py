@@ -83,9 +83,18 @@ class Meter:
             batch: on the model's device.
             sets: from verdicts (n,) to weights (sets, n) of the gradient sums that are wanted.
         """
-        if self._layouts is None:
-            self._check(batch)
-        return self._pass(batch, sets)
+        if self._layouts is not None:
+            return self._pass(batch, sets)
+        alone = self._check(batch)
+        found = self._pass(batch, sets)
+        among = found.losses[: len(alone)]
+        if not torch.allclose(among, alone, rtol=5e-2, atol=1e-3):
+            self._layouts = None
+            raise InvalidArgumentError(
+                "the loss of an example depends on the others in its batch, even in eval mode, so it has no gradient "
+                "of its own; does a BatchNorm stay in training mode, or are inputs scaled by the batch?"
+            )
+        return found
 
     def _pass(self, batch: Batch, sets: Sets | None) -> Measurement:
         with watched(self.model, self.layers, set(self.looped)) as watch:
@@ -104,13 +113,17 @@ class Meter:
             raise NonFiniteError(f"the gradient of '{bad}' is not finite; check the weights and the inputs")
         return Measurement(losses.detach(), verdicts, self.names, tally.squares, tally.sums)
 
-    def _check(self, batch: Batch) -> None:
-        """Compare with plain gradients on a few examples, and learn where each layer has its examples."""
+    def _check(self, batch: Batch) -> Tensor:
+        """Compare with plain gradients on a few examples, and learn where each layer has its examples.
+
+        Returns:
+            The losses of these few.
+        """
         few = _head(batch, CHECKED)
         self._layouts = {}
-        if not self.names:
-            return
         found = self._pass(few, None)
+        if not self.names:
+            return found.losses
         losses, expected = self._plain(few)
         if not torch.allclose(losses, found.losses[: len(losses)], rtol=1e-2, atol=1e-4):
             raise InvalidArgumentError(
@@ -122,6 +135,7 @@ class Meter:
         wrong = ((norms - expected).abs() > allowed).any(0)
         self.looped = [name for name, bad in zip(self.names, wrong.tolist(), strict=True) if bad]
         self._warn()
+        return losses
 
     def _plain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses, and norms of plain gradients, of the first examples: (k,) and (k, parameters)."""
@@ -187,7 +201,7 @@ class _Tally:
                     ) from error
                 raise
         done = set(map(id, self._waiting))
-        partial = [c for c in self.watch.calls if c.dy and id(c) not in done and len(c.dy) < len(c.outputs)]
+        partial = [c for c in self.watch.calls if c.dy and id(c) not in done and len(c.dy) < c.outputs]
         for call in partial:
             self._complete(call)
         for name in sorted(self._shared):
@@ -214,7 +228,7 @@ class _Tally:
             self._waiting.append(call)
         self._take([call], mine - self._shared)
         if not mine & self._shared:
-            call.args, call.kwargs, call.outputs, call.dy = (), {}, [], {}
+            call.args, call.kwargs, call.outputs, call.dy = (), {}, 0, {}
 
     def _take(self, calls: list[Call], names: set[str]) -> None:
         """Add what some calls say about some parameters, a chunk of examples at a time."""

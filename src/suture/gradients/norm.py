@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,13 +15,14 @@ from suture.gradients.rules import Factors, rule
 @rule(nn.BatchNorm3d)
 def batch_norm(module: Any, x: Tensor, dy: Tensor) -> Factors:
     """x, dy (n, c, *): in eval mode, with stored statistics, examples do not meet."""
-    shape = (1, -1, *(1,) * (x.dim() - 2))
-    mean, scale = module.running_mean, (module.running_var + module.eps).rsqrt()
-    # Σ dy (x − m) s = s (Σ dy x − m Σ dy): two sums, and no normalised copy of x.
-    total = dy.flatten(2).sum(2) if dy.dim() > 2 else dy
-    product = (dy * x).flatten(2).sum(2) if dy.dim() > 2 else dy * x
-    flat = (1, shape[1])
-    return {"weight": Dense((product - mean.view(flat) * total) * scale.view(flat)), "bias": Dense(total)}
+    n, c = x.shape[:2]
+    # To torch's own kernel, which sums for each channel without a copy, every example's channels are channels.
+    one, two = (t.reshape(1, n * c, -1) for t in (dy, x))
+    mean, variance = (stored.to(x.dtype).repeat(n) for stored in (module.running_mean, module.running_var))
+    _, weight, bias = torch.ops.aten.native_batch_norm_backward(
+        one, two, None, mean, variance, None, None, False, module.eps, [False, True, True]
+    )
+    return {"weight": Dense(weight.view(n, c)), "bias": Dense(bias.view(n, c))}
 
 
 @rule(nn.LayerNorm, positions=True)
