@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from suture.case import Case
 from suture.images import ImageFormat
 from suture.loading import load_data, load_model, source_of
+from suture.moments import beside, load_moments
 
 
 class Asked(BaseModel):
@@ -69,6 +70,7 @@ class Asked(BaseModel):
             for name in ("data", "diagnose", "repair", "verify")
             if (path := getattr(self, name)) is not None
         }
+        record = beside(Path(self.weights)) if self.weights else None
         return Case(
             model,
             data.pop("data", None),
@@ -79,6 +81,7 @@ class Asked(BaseModel):
             image=image,
             factory=lambda: load_model(self.model),
             reference=load_model(self.model, self.reference) if self.reference else None,
+            moments=load_moments(record) if record is not None and record.is_file() else None,
             seed=self.seed,
             device=self.device,
             batch_size=self.batch_size,

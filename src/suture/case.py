@@ -16,6 +16,7 @@ from suture import groups as grouping
 from suture.errors import DataError, InvalidArgumentError
 from suture.images import ImageFormat, pixels_of
 from suture.loading import load_data, load_task
+from suture.moments import Moments, Record, layers_of
 from suture.patch import base_sha256, canonical_state
 from suture.registry import suggest
 from suture.rundir import fingerprint
@@ -42,6 +43,8 @@ class Case:
         image: how pixels were normalised, to show pictures as they were.
         factory: builds the architecture afresh, for the null at random initialisation.
         reference: a healthy model of the same architecture that sharpens scores.
+        moments: what the layers gave at a healthy time, as `suture.moments.measure_moments` finds it; layers that
+            the model does not have are refused.
         seed: of everything random.
         device: ``"auto"`` takes a GPU if there is one.
         batch_size: of evaluation and evidence.
@@ -70,6 +73,7 @@ class Case:
         image: ImageFormat | None = None,
         factory: Callable[[], nn.Module] | None = None,
         reference: nn.Module | None = None,
+        moments: Record | None = None,
         seed: int = 42,
         device: str = "auto",
         batch_size: int = 128,
@@ -86,6 +90,7 @@ class Case:
         self.protocol, self.seed, self.batch_size = protocol, seed, batch_size
         self.image, self.factory = image, factory
         self.reference = copy.deepcopy(reference).to(self.device).eval() if reference is not None else None
+        self.moments = _fitting(self.model, moments, self.device)
         given = _given(data, diagnose, repair, verify, protocol, image)
         self.splits = cut(given, protocol, seed)
         self.classes = _class_names(given, classes)
@@ -98,6 +103,7 @@ class Case:
         return fingerprint(
             self.weights_sha256,
             self.reference_sha256,
+            _digest(self.moments),
             repr(self.model),
             {name: split.fingerprint for name, split in self.splits.items()},
             self.groups,
@@ -139,6 +145,20 @@ def pick_device(name: str) -> torch.device:
     except Exception as error:  # torch raises RuntimeError, AssertionError or its own, by backend
         raise InvalidArgumentError(f"--device {name} cannot be used here ({str(error).splitlines()[0]})") from error
     return device
+
+
+def _fitting(model: nn.Module, moments: Record | None, device: torch.device) -> dict[str, Moments]:
+    """The record on the device, empty without one; refused when it is of another network."""
+    layers = layers_of(model)
+    strange = [path for path in moments or {} if path not in layers]
+    if strange:
+        raise InvalidArgumentError(f"the record of moments has a layer '{strange[0]}' that the model lacks")
+    return {path: Moments(m.mean.to(device), m.var.to(device)) for path, m in (moments or {}).items()}
+
+
+def _digest(moments: Record) -> str:
+    state = {f"{path}.{what}": getattr(m, what) for path, m in moments.items() for what in ("mean", "var")}
+    return base_sha256(state) if state else ""
 
 
 def _given(

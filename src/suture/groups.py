@@ -140,6 +140,8 @@ def _is_container(module: nn.Module) -> bool:
 def _by_globs(names: list[str], spec: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     owner: dict[str, str] = {}
     for group, patterns in spec.items():
+        if not patterns:
+            raise GroupError(f"the group '{group}' has no globs, so no parameters; give it one or leave it out")
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             hits = [name for name in names if fnmatchcase(name, pattern) or name.startswith(pattern + ".")]
             if not hits:

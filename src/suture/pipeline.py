@@ -69,11 +69,15 @@ class Run:
         key = fingerprint("scan", version("suture"), history.fingerprint)
         return self._stage("scan", Scan, key, lambda: scan(history))
 
-    def localize(self, localizers: str | Sequence[str] = "default", rule: str = "default") -> Localization:
-        """Scores of every group on the errors of `diagnose`."""
+    def localize(
+        self, localizers: str | Sequence[str] = "default", rule: str = "default", max_memory: int | None = None
+    ) -> Localization:
+        """Scores of every group on the errors of `diagnose`, whatever memory they may take."""
         chosen = localizers if isinstance(localizers, str) else list(localizers)
         key = fingerprint("localize", self._base, chosen, rule)
-        return self._stage("localize", Localization, key, lambda: localize(self.case, localizers, rule))
+        return self._stage(
+            "localize", Localization, key, lambda: localize(self.case, localizers, rule, max_memory=max_memory)
+        )
 
     def diagnose(self) -> Diagnosis:
         """Confusion pairs of the errors."""
@@ -139,6 +143,7 @@ def run(
     history: str | Path | pd.DataFrame | None = None,
     localizers: str | Sequence[str] = "default",
     rule: str = "default",
+    max_memory: int | None = None,
     plan: str | Plan = "default",
     until: str | None = None,
     redo: str | None = None,
@@ -154,7 +159,7 @@ def run(
         case: what to repair.
         out: the run directory; made when it does not exist.
         history: a log of the training, for Scan, which is skipped without one.
-        localizers, rule: as for `localize`.
+        localizers, rule, max_memory: as for `localize`.
         plan: as for `treat`.
         until: the last stage to do.
         redo: the first stage to do again even if it was finished.
@@ -177,7 +182,7 @@ def run(
         if redo:
             this.directory.forget(redo)
         steps: dict[str, Callable[[], Result]] = {
-            "localize": lambda: this.localize(localizers, rule),
+            "localize": lambda: this.localize(localizers, rule, max_memory),
             "diagnose": this.diagnose,
             "treat": lambda: this.treat(plan),
             "verify": this.verify,

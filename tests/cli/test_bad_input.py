@@ -53,6 +53,17 @@ def load_two(): return {'diagnose': toys.data(), 'repair': toys.points(90, seed=
 def load_same(): return {'diagnose': toys.data(), 'repair': toys.data(), 'verify': toys.points(90, seed=9)}
 def load_three(): return toys.data()[:3]
 
+class Sick(nn.Module):
+    def __init__(self, sick):
+        super().__init__()
+        self.good, self.bad, self.sick = nn.Linear(2, 3), nn.Linear(2, 3), sick
+    def forward(self, x):
+        y = self.good(x)
+        return y + (self.bad(x) * 0).sqrt() if self.sick == 'slope' else nn.functional.dropout(y)
+def slope(): return Sick('slope')
+def dropout(): return Sick('dropout')
+def load_one(): return toys.data()[:1]
+
 class Halfway:
     def outputs(self, model, batch): ...
 """
@@ -63,7 +74,13 @@ PLANS = {
     "text.toml": "this is no TOML\n",
     "group.toml": "[where]\nkind = 'groups'\nnames = ['layer9']\n",
 }
-GROUPS = {"list.json": "[1]", "text.json": "{", "numbers.json": '{"a": [1]}', "none.json": '{"a": ["layer9.*"]}'}
+GROUPS = {
+    "hollow.json": '{"a": []}',
+    "list.json": "[1]",
+    "text.json": "{",
+    "numbers.json": '{"a": [1]}',
+    "none.json": '{"a": ["layer9.*"]}',
+}
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +194,14 @@ TOYS = [
     ({"--data": "code.py:load_two"}, ["no examples to verify on"]),
     ({"--data": "code.py:load_same"}, ["also stand in 'diagnose'", "example 0", "remove one copy"]),
     ({"--data": "code.py:load_three"}, ["too few examples"]),
+    ({"--data": "code.py:load_one"}, ["too few examples"]),
     # names
     ({"--groups": "blocks"}, ["no grouping is called 'blocks'; did you mean 'block'?"]),
     ({"--groups": "absent.json"}, ["there is no absent.json"]),
     ({"--groups": "list.json"}, ["list.json must hold {name: [glob, …]}"]),
     ({"--groups": "numbers.json"}, ["numbers.json must hold"]),
     ({"--groups": "text.json"}, ["text.json is no JSON"]),
+    ({"--groups": "hollow.json"}, ["the group 'a' has no globs, so no parameters"]),
     ({"--groups": "none.json"}, ["'layer9.*' of group 'a' matches no parameter"]),
     ({"--task": "clasification"}, ["no task is called 'clasification'; did you mean 'classification'?"]),
     ({"--task": "code.py:Halfway"}, ["is no task: it needs the methods outputs, losses and verdicts"]),
@@ -194,6 +213,9 @@ TOYS = [
     ({"--localizers": "grad_norm,"}, ["no localizer is called ''"]),
     ({"--localizers": "rms,rms"}, ["one or more different names"]),
     ({"--rule": "above_medium"}, ["no flagging rule is called 'above_medium'; did you mean 'above_median'?"]),
+    ({"--rule": "top_0"}, ["no flagging rule is called 'top_0'"]),
+    ({"--max-memory": "much"}, ["--max-memory takes a number of bytes, such as 500MB or 2GiB, not 'much'"]),
+    ({"--max-memory": "0"}, ["--max-memory takes a number of bytes"]),
     ({"--until": "localise"}, ["there is no stage 'localise'; did you mean 'localize'?"]),
     ({"--redo": "train"}, ["there is no stage 'train'; did you mean 'treat'?"]),
     ({"--until": "scan"}, ["--until scan needs --history"]),
@@ -225,6 +247,11 @@ TOYS = [
 ]  # fmt: skip
 
 SEEN_BY_A_STAGE = [
+    ({"--model": "code.py:dropout", "--weights": None}, ["gives different outputs for the same inputs", "F.dropout"]),
+    ({"--model": "code.py:slope", "--weights": None}, ["the gradient of 'bad.weight' is not finite"]),
+    ({"--localizers": "swap"}, ["'swap' cannot be used here", "--reference"]),
+    ({"--rule": "exceeds_null", "--localizers": "alpha"}, ["'exceeds_null' needs a score on correct examples"]),
+    ({"--rule": "exceeds_null", "--protocol": "paper"}, ["protocol 'paper' flags by above_median"]),
     ({"--model": "code.py:nan", "--weights": None}, ["not finite on", "check its weights"]),
     ({"--model": "code.py:vector", "--weights": None}, ["needs logits of shape (examples, classes)"]),
     ({"--data": "code.py:load_outside"}, ["is outside the model's 3 classes (0 to 2)"]),
@@ -402,6 +429,9 @@ def test_a_stage_before_its_time(suture: Suture, finished: Path, verb: str, need
     [
         (["localize", "--localizers", "gradnorm"], "did you mean 'grad_norm'?"),
         (["localize", "--rule", "last"], "no flagging rule is called 'last'"),
+        (["localize", "--export", "lora"], "no export is called 'lora'"),
+        (["localize", "--out", "x.json"], "--out goes with --export"),
+        (["localize", "--max-memory", "-1"], "--max-memory"),
         (["treat", "--plan", "absent.toml"], "absent.toml"),
         (["treat", "--plan", "B9"], "no plan is called 'B9'"),
         (["verify", "--require", "good"], "--require takes 'better'"),

@@ -60,7 +60,8 @@ def test_run_does_everything_and_says_what_came_out(suture: Suture, toy: Toy, tm
     assert verification["verdict"] == "better"
     localization = result(tmp_path / "run", "localize")
     assert set(localization["scores"]) == {"grad_norm", "relative", "rms"}
-    assert localization["top"] in localization["flagged"]
+    assert localization["flagged"]
+    assert ("No group stands out" if localization["top"] is None else f"{localization['top']} stands out") in answer.out
     patch = load_file(tmp_path / "run" / "treat" / "patch.safetensors")
     undo = load_file(tmp_path / "run" / "treat" / "undo.safetensors")
     assert patch.keys() == undo.keys()
@@ -223,8 +224,45 @@ def test_localize_with_other_words_is_done_again(suture: Suture, finished: Path)
     assert (answer.code, answer.err) == (0, "localize …\n")
     localization = result(finished, "localize")
     assert list(localization["scores"]) == ["rms", "grad_norm"]
-    assert localization["flagged"] == [localization["top"]]
+    scores = localization["scores"]["rms"]
+    assert localization["flagged"] == [max(scores, key=scores.__getitem__)]
     assert not (finished / "verify" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [("peft", "first -> 1 module"), ("axolotl", "^first[.].+$ -> 2 parameters"), ("json", "first ->")],
+)
+def test_localize_exports_what_is_flagged(
+    suture: Suture, finished: Path, tmp_path: Path, form: str, pattern: str
+) -> None:
+    out = tmp_path / "deep" / "file"
+    answer = suture("localize", finished, "--rule", "first", "--export", form, "--out", out)
+    assert answer.code == 0, answer.err
+    assert pattern in answer.out
+    assert answer.out.splitlines()[-1] == str(out)
+    assert "first" in out.read_text()
+    assert suture("localize", finished, "--rule", "first", "--export", form).code == 0
+    (inside,) = [path for path in finished.iterdir() if path.is_file() and path.read_bytes() == out.read_bytes()]
+    assert inside.suffix in (".json", ".yaml")
+
+
+def test_an_export_that_matches_nothing_is_an_error(suture: Suture, finished: Path, tmp_path: Path) -> None:
+    localization = result(finished, "localize")
+    (finished / "localize" / "result.json").write_text(json.dumps(localization | {"flagged": ["norm"]}))
+    answer = suture("localize", finished, "--export", "peft", "--out", tmp_path / "lora.json")
+    assert answer.code == 2
+    assert "norm -> 0 modules" in answer.error
+    assert not (tmp_path / "lora.json").exists()
+
+
+def test_memory_bounds_no_result(suture: Suture, toy: Toy, finished: Path, tmp_path: Path) -> None:
+    assert suture(*toy.run(tmp_path / "run", "--until", "localize", "--max-memory", "64kB")).code == 0
+    bounded, free = (result(run, "localize") for run in (tmp_path / "run", finished))
+    assert bounded.keys() == free.keys()
+    for name, scores in free["scores"].items():
+        assert bounded["scores"][name] == pytest.approx(scores, rel=1e-5)
+    assert bounded["flagged"] == free["flagged"]
 
 
 def test_another_plan_is_another_treatment(suture: Suture, finished: Path) -> None:

@@ -46,8 +46,12 @@ def localized(groups: list[str] | None = None, **changes: Any) -> Localization:
     size = np.arange(1.0, n + 1) * 100
     norm = np.arange(1.0, n + 1)
     scores = pd.DataFrame({"grad_norm": norm, "relative": norm / 10, "rms": norm / size**0.5}, index=groups)
+    gain, first = np.linspace(0.1, 0.2, n), np.array([0.07 / n] * (n - 1) + [0.93])
     found = Localization(
-        scores=scores, null_correct=scores / 20, null_random=scores.iloc[::-1].set_axis(groups) / 50,
+        scores=scores, low=scores * 0.9, high=scores * 1.1, first_share=scores * 0 + first[:, None],
+        pays=pd.DataFrame({"gain": gain, "low": gain / 2, "high": gain * 1.5}, index=groups), confidence=0.93,
+        why="Because.", cost={"grad_norm": 0.5, "nulls": 1.0, "rms": 0.0},
+        null_correct=scores / 20, null_random=scores.iloc[::-1].set_axis(groups) / 50,
         flagged=groups[n // 2 + n % 2 :], top=groups[-1], rule="above_median", n=100, n_errors=20, n_null=20,
         accuracy=0.8,
         groups={group: [f"{group}.weight"] for group in groups},

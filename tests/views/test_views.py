@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from suture.stats import Flips, Verdict
-from suture.views import diagnose, localize, scan, style, text, treat, verify
+from suture.views import bars, diagnose, localize, scan, style, text, treat, verify
+from suture.views.bars import drawing
 from suture.views.grid import Column, Grid, escaped
 from tests.views.results import (
     HOSTILE,
@@ -46,6 +47,16 @@ DRAWN = {
     "localize, many groups": lambda: localized([f"layer{i}.weight" for i in range(200)]),
     "localize, hostile": lambda: localized(STRANGE),
     "localize, no top": lambda: localized(top=None, flagged=[]),
+    "localize, of an older suture": lambda: localized(
+        low=pd.DataFrame(),
+        high=pd.DataFrame(),
+        first_share=pd.DataFrame(),
+        pays=pd.DataFrame(),
+        confidence=None,
+        why="",
+        cost={},
+    ),
+    "localize, hostile sentences": lambda: localized(why=SCRIPT, rule=SCRIPT, skipped={SCRIPT: UNWRITABLE}),
     "localize, no nulls": lambda: localized(
         null_correct=localized().scores * NAN, null_random=localized().scores * NAN
     ),
@@ -193,21 +204,82 @@ def test_localize_says_when_the_top_group_also_leads_on_correct_examples() -> No
     same, other = localized(), localized(null_correct=localized().scores.iloc[::-1].set_axis(["conv1", "layer1", "fc"]))
     assert any("also comes first on correct examples" in found for found in localize.findings(same))
     assert not any("also comes first" in found for found in localize.findings(other))
-    assert "50.0\xa0% of the total, against 50.0\xa0% on correct examples" in " ".join(localize.findings(same))
+    assert "fc stands out (first in 93\xa0% of resamples). Because." in localize.findings(same)
+    assert "fc stands out. Because." in localize.findings(localized(confidence=None))
 
 
 def test_localize_says_no_group_stands_out_and_warns_of_the_median_rule() -> None:
-    assert "No group stands out." in localize.findings(localized(top=None))
+    assert "No group stands out. Because." in localize.findings(localized(top=None))
     assert "about half of them, whatever the model" in str(localize.html(localized()))
     assert "about half of them" not in str(localize.html(localized(rule="first")))
 
 
 def test_localize_derives_shares_of_parameters_where_it_can() -> None:
     grid = localize.grid(localized())
-    assert [row[5] for row in grid.rows] == ["16.7\xa0%", "33.3\xa0%", "50.0\xa0%"]
+    place = [name for name, _ in grid.columns].index("share of weights")
+    assert [row[place] for row in grid.rows] == ["16.7\xa0%", "33.3\xa0%", "50.0\xa0%"]
     assert grid.rows[2][-1] == "top, flagged"
     only = localized().scores[["relative"]]
-    assert len(localize.grid(localized(scores=only, null_correct=only, null_random=only)).columns) == 6
+    headings = [name for name, _ in localize.grid(localized(scores=only)).columns]
+    assert "share of score" in headings
+    assert "share of weights" not in headings
+
+
+def test_localize_shows_intervals_stability_gains_and_both_nulls() -> None:
+    row = localize.grid(localized()).rows[2]
+    headings = [name for name, _ in localize.grid(localized()).columns]
+    shown = dict(zip(headings, row, strict=True))
+    assert shown["grad_norm"] == "3.00 [2.7, 3.3]"
+    assert shown["correct"] == "0.150"
+    assert shown["random init"] == "0.0200"
+    assert shown["first"] == "93\xa0%"
+    assert shown["gain"] == "0.20 [0.10, 0.30]"
+    bare = localized(low=pd.DataFrame(), high=pd.DataFrame(), first_share=pd.DataFrame(), pays=pd.DataFrame())
+    assert localize.grid(bare).rows[2][1] == "3.00"
+    assert {"first", "gain"}.isdisjoint(name for name, _ in localize.grid(bare).columns)
+
+
+def test_localize_says_what_an_interval_below_its_score_means() -> None:
+    assert localize.SCATTER not in localize.grid(localized()).note
+    assert localize.SCATTER in localize.grid(localized(high=localized().scores * 0.9)).note
+
+
+def test_localize_draws_bars_with_both_nulls_and_the_interval() -> None:
+    shown = printed(localized().table(), width=100)
+    (line,) = [line for line in shown.splitlines() if line.startswith("fc ") and "█" in line]
+    assert line.count("█") == 30  # half of all, the longest but for two marks in it
+    assert line.count("┃") == line.count("○") == 1
+    assert "50.0" in line
+    ax = localized().plot()
+    gains = ax.get_figure().axes[1]
+    assert gains.get_title(loc="left") == "What treating it gains"
+    drawn = list(gains.get_lines()[1].get_xdata())
+    assert drawn == pytest.approx([0.1, 0.15, 0.2])
+    assert len(localized(pays=pd.DataFrame()).plot().get_figure().axes) == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_localize_fits_the_terminal(width: int) -> None:
+    for groups in (None, [f"model.layers.{i}.self_attention.output.dense" for i in range(20)], STRANGE):
+        shown = printed(localized(groups).table(), width=width)
+        assert max(len(line) for line in shown.splitlines()) <= width
+        assert "stands out" in " ".join(shown.split())
+
+
+def test_localize_shows_costs_and_what_was_not_used() -> None:
+    said = " ".join(localize.small_print(localized(skipped={SCRIPT: "it needs\x1b[31m BatchNorm"})))
+    assert "Cost: 1.5 forward and backward passes over the 100 examples (nulls 1.0, grad_norm 0.50)." in said
+    assert "\x1b" not in said
+    assert "it needs" in said
+    assert "&lt;script" in str(localize.section(localized(skipped={SCRIPT: "x"})))
+
+
+def test_bars_are_to_scale() -> None:
+    assert doctest.testmod(bars).failed == 0
+    assert drawing(1.0, {}, 10) == "█" * 10
+    assert drawing(0.0, {"|": 0.0}, 4) == "|   "
+    assert drawing(0.55, {}, 10) == "█████▌    "
+    assert len({len(drawing(i / 97, {"|": i / 50})) for i in range(98)}) == 1
 
 
 def test_large_tables_are_cut_and_say_so() -> None:

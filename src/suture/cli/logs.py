@@ -65,15 +65,16 @@ def scan(
     Examples: suture scan history.csv · suture scan runs/version_0 runs/version_1 --out scans ·
     suture scan --schedule physics --schedule constant --epochs 200 --lr 0.1 --lr-min 1e-4
     """
-    from suture.cli.repair import _numbers, _print, _stage
+    from suture.cli.repair import _print, _stage
+    from suture.cli.words import numbers
     from suture.errors import InvalidArgumentError
     from suture.views import scans as side_by_side
 
     sources, schedule = sources or [], schedule or []
     settings = {
         "form": form, "curvature": curvature, "tolerance": tolerance,
-        "thresholds": _shares(_numbers("--thresholds", thresholds) or ()),
-        "early": _whole("--early", _numbers("--early", early) or ()),
+        "thresholds": _shares(numbers("--thresholds", thresholds) or ()),
+        "early": _whole("--early", numbers("--early", early) or ()),
     }  # fmt: skip
     reading = {"optimizer": optimizer, "steps_per_epoch": steps_per_epoch, "columns": _columns(column)}
     asked = {"epochs": epochs, "lr": lr, "lr_min": lr_min}

@@ -23,15 +23,23 @@ LocalizersOpt = Annotated[
     str,
     typer.Option(
         "--localizers",
-        help="Of grad_norm, relative, rms, separated by commas (default: all); the first decides what is flagged.",
+        help="Names separated by commas, or all (default: grad_norm, relative, rms); the first says which group is "
+        "sick.",
         show_default=False,
     ),
 ]
 RuleOpt = Annotated[
     str,
     typer.Option(
-        "--rule", help="How scores become flagged groups: above_median (default) or first.", show_default=False
+        "--rule",
+        help="How groups are flagged: pays (default), exceeds_null, top_k (3; also top_1, top_5, …), first, or "
+        "above_median (the paper's).",
+        show_default=False,
     ),
+]
+MemoryOpt = Annotated[
+    str | None,
+    typer.Option("--max-memory", help="What evidence may take at a time: 500MB, 2GiB, or a number of bytes."),
 ]
 PlanOpt = Annotated[
     str,

@@ -10,6 +10,7 @@ from suture.cli.options import (
     DataOpt,
     DebugOpt,
     LocalizersOpt,
+    MemoryOpt,
     ModelOpt,
     PlanOpt,
     RegressionOpt,
@@ -18,6 +19,7 @@ from suture.cli.options import (
     RunArg,
     WeightsOpt,
 )
+from suture.cli.words import check_names, groups_of, memory_of, names, numbers
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
 
@@ -56,6 +58,7 @@ def run(
     plan: PlanOpt = "default",
     localizers: LocalizersOpt = "default",
     rule: RuleOpt = "default",
+    max_memory: MemoryOpt = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Weights of a healthy twin.")] = None,
     history: Annotated[
         str | None, typer.Option("--history", help="Training log (CSV with lr, momentum) for Scan.")
@@ -80,18 +83,19 @@ def run(
     from suture.pipeline import run as run_pipeline
 
     _check_require(require)
-    _check_names(localizers, rule)
+    check_names(localizers, rule)
+    memory = memory_of("--max-memory", max_memory)
     checked(plan, until, redo)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify, size=size,
-        mean=_numbers("--mean", mean), std=_numbers("--std", std), task=task, groups=_groups(groups),
+        mean=numbers("--mean", mean), std=numbers("--std", std), task=task, groups=groups_of(groups),
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     results = run_pipeline(
-        asked.case(), out, history=history, localizers=_names(localizers), rule=rule, plan=plan, until=until,
-        redo=redo, asked=asked, say=_say,
+        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=plan, until=until,
+        redo=redo, asked=asked, say=_say, max_memory=memory,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
@@ -99,14 +103,40 @@ def run(
 
 
 def localize(
-    run: RunArg, localizers: LocalizersOpt = "default", rule: RuleOpt = "default", debug: DebugOpt = False
+    run: RunArg,
+    localizers: LocalizersOpt = "default",
+    rule: RuleOpt = "default",
+    max_memory: MemoryOpt = None,
+    export: Annotated[
+        str | None, typer.Option("--export", help="Write the flagged groups for another tool: peft, axolotl or json.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where --export writes; by default in the run directory.")
+    ] = None,
+    debug: DebugOpt = False,
 ) -> None:
-    """Score every group of a run and say which ones to treat.
+    """Score every group of a run beside its nulls, say which one is sick, and flag those whose treatment pays.
 
-    Example: suture localize run --localizers grad_norm,relative
+    Examples: suture localize run --localizers grad_norm,relative · suture localize run --export peft --out lora.json
     """
-    _check_names(localizers, rule)
-    _stage(run, lambda this: this.localize(_names(localizers), rule))
+    from suture.errors import InvalidArgumentError
+    from suture.registry import suggest
+    from suture.rundir import write_atomic
+    from suture.views.targets import FILES
+
+    check_names(localizers, rule)
+    memory = memory_of("--max-memory", max_memory)
+    if export is not None and export not in FILES:
+        raise InvalidArgumentError(f"no export is called '{export}'; {suggest(export, list(FILES))}")
+    if out is not None and export is None:
+        raise InvalidArgumentError("--out goes with --export, which writes the file")
+    this, result = _staged(run, lambda this: this.localize(names(localizers), rule, memory))
+    if export is not None:
+        made = result.export(export, this.case.model)
+        path = out or run / FILES[export]
+        write_atomic(path, made.text)
+        for line in [*made.lines, str(path)]:
+            typer.echo(line)
 
 
 def diagnose(run: RunArg, debug: DebugOpt = False) -> None:
@@ -192,13 +222,18 @@ def show_summary(results: dict[str, Any], out: Path) -> None:
 
 
 def _stage(path: Any, do: Any) -> Any:
+    return _staged(path, do)[1]
+
+
+def _staged(path: Any, do: Any) -> Any:
+    """The run and the result of a stage, whose table is shown."""
     from suture.pipeline import open_run
 
     this = open_run(path, _say)
     with this.claimed():
         result = do(this)
     _print(result.table())
-    return result
+    return this, result
 
 
 def _verify_patch(
@@ -216,8 +251,8 @@ def _verify_patch(
         weights=weights,
         verify=data,
         size=size,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
     )
     return verify_patch(asked.case(), str(patch))
 
@@ -238,48 +273,6 @@ def _check_require(require: str | None) -> None:
 
     if require not in (None, "better"):
         raise InvalidArgumentError(f"--require takes 'better', not '{require}'")
-
-
-def _check_names(localizers: str, rule: str) -> None:
-    """Say what is misspelt before anything is loaded, and before a finished stage is done again."""
-    from suture.localizers import LOCALIZERS, RULES
-
-    for name in [] if localizers == "default" else _names(localizers):
-        LOCALIZERS[name]
-    if rule != "default":
-        RULES[rule]
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    from suture.errors import InvalidArgumentError
-
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidArgumentError(f"{flag} takes numbers separated by commas, not '{text}'") from None
-
-
-def _names(text: str) -> str | list[str]:
-    return text if text == "default" else [name.strip() for name in text.split(",")]
-
-
-def _groups(text: str) -> str | dict[str, list[str]]:
-    from suture.errors import InvalidArgumentError, RunError
-    from suture.rundir import read_json
-
-    if not text.endswith(".json"):
-        return text
-    try:
-        spec = read_json(Path(text))
-    except RunError as error:
-        raise InvalidArgumentError(f"{text} is no JSON") from error
-    if not isinstance(spec, dict) or not all(
-        isinstance(globs, list) and all(isinstance(glob, str) for glob in globs) for globs in spec.values()
-    ):
-        raise InvalidArgumentError(f"{text} must hold {{name: [glob, …]}}")
-    return spec
 
 
 def _say(message: str) -> None:

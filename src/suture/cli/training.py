@@ -51,7 +51,8 @@ def train(
     """
     from suture.asked import Asked
     from suture.case import pick_device
-    from suture.cli.repair import _numbers, _print
+    from suture.cli.repair import _print
+    from suture.cli.words import numbers
     from suture.errors import NonFiniteError
     from suture.history import load_history
     from suture.loading import load_data, load_model, load_task
@@ -63,7 +64,7 @@ def train(
     changes = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     recipe = load_recipe(preset, **{name: value for name, value in changes.items() if value is not None})
     asked = Asked(
-        model=model, data=data, verify=test, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std),
+        model=model, data=data, verify=test, size=size, mean=numbers("--mean", mean), std=numbers("--std", std),
         task=task, seed=seed, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     examples = load_data(str(asked.data), asked.image, skip_bad=skip_bad)
@@ -109,7 +110,8 @@ def compare(
     Example: suture compare small=model.py:net20@a.pt large=model.py:net44@b.pt --data photos.zip --size 32
     """
     from suture.asked import Asked
-    from suture.cli.repair import _numbers, _print
+    from suture.cli.repair import _print
+    from suture.cli.words import numbers
     from suture.errors import InvalidArgumentError
     from suture.loading import load_data, load_model
     from suture.stages.compare import compare as compare_models
@@ -123,7 +125,7 @@ def compare(
         if name in named:
             raise InvalidArgumentError(f"two models are called '{name}'; give each its own name")
         named[name] = (spec, weights or None)
-    image = Asked(model="", size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std)).image
+    image = Asked(model="", size=size, mean=numbers("--mean", mean), std=numbers("--std", std)).image
     result = compare_models(
         {name: load_model(spec, weights) for name, (spec, weights) in named.items()},
         load_data(data, image, skip_bad=skip_bad), task=task, device=device, batch_size=batch_size,

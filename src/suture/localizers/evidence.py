@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -15,7 +14,6 @@ from suture.gradients import group_norms
 from suture.localizers.nulls import matched
 from suture.localizers.sample import Sample, measure
 from suture.splits import Split
-from suture.tasks import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ class Evidence:
 
     @cached_property
     def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of two halves of `diagnose`, drawn by the case's seed with as many errors in each.
+        """Positions of two halves of `diagnose`, drawn by the case's seed with as many errors in each, in no order.
 
         What is chosen on one half is judged on the other.
         """
@@ -81,16 +79,7 @@ class Evidence:
             drawn = generator.permutation(members)
             first.append(drawn[: -(-len(drawn) // 2)])
             second.append(drawn[-(-len(drawn) // 2) :])
-        return np.concatenate(first), np.concatenate(second)
-
-    def mean_loss(self, positions: NDArray[np.int64], model: nn.Module | None = None) -> float:
-        """Mean loss at some positions of `diagnose`, in eval mode."""
-        model = (model or self.model).eval()
-        total, task = 0.0, self.case.task
-        with torch.no_grad():
-            for batch in batches(self._only(positions), task, self.case.device, self.case.batch_size):
-                total += float(task.losses(task.outputs(model, batch), batch).double().sum())
-        return total / len(positions)
+        return generator.permutation(np.concatenate(first)), generator.permutation(np.concatenate(second))
 
     def of(self, model: nn.Module) -> "Evidence":
         """The same examples, another model: for the nulls."""

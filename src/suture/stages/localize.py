@@ -1,48 +1,71 @@
-"""Localize: which groups have to do with the errors (paper, section 5.3)."""
+"""Localize: where a model is sick, and where treating it pays (paper, section 5.3, and past it)."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from suture.case import Case
 from suture.errors import InvalidArgumentError
-from suture.localizers import DEFAULT, LOCALIZERS, RULES, Evidence, gather
-from suture.localizers.nulls import reinitialised
+from suture.localizers import RULES, gather
+from suture.localizers.choice import chosen, refuse_random_outputs, refuse_strange_reference, rule_of
+from suture.localizers.panel import asked
+from suture.localizers.passes import Passes
+from suture.localizers.pays import estimate
 from suture.stages.result import GAIN, Gains, Result, Scores, Table
 from suture.stats import wilson
 from suture.tasks import Outcomes, evaluate
 
-RANDOM_INITS = 3  # networks over which the null at random initialisation is averaged
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame(dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Localization(Result, stage="localize", schema=1):
-    """Scores of every group on the errors of `diagnose`, beside their nulls.
+class Localization(Result, stage="localize", schema=2):
+    """Two answers: where the model is sick (scores, top), and where treating it pays (pays, flagged).
 
     Attributes:
         scores: index group (model order), one column per localizer, larger = more suspect.
+        low, high: bootstrap intervals of the scores, 95 %; NaN for localizers that read no gradients. The bias of
+            a norm is taken out of them, so that they can lie below the score.
+        first_share: share of resamples in which the group comes first; NaN likewise.
         null_correct: the same scores on as many correct examples.
         null_random: the same scores on the errors at random initialisation, averaged over seeds.
         null_reference: the same scores of the healthy reference on the same errors; None without a reference.
             With one, groups are ranked by score / null_reference: the profile of a healthy network is divided out.
-        pays: group → gain, low, high: where treating pays; empty until measured.
+        pays: group → gain, low, high: where treating pays; empty under protocol "paper".
         flagged: the groups that Treat will treat.
         top: the group that is sick, or None when none stands out.
+        confidence: share of resamples that name the same group; None where it was not measured.
+        why: what speaks for `top`, or against any, in a sentence.
         rule: what flagged them.
         n, n_errors, n_null: examples looked at, errors among them, correct examples of the null.
         accuracy: of the model on `diagnose`.
         groups: group → parameter names.
         examples: a row per example of `diagnose`: right, loss, target, predicted.
+        cost: localizer, "verdicts", "nulls" or "pays" → forward and backward passes over `diagnose`; what several
+            share is counted where it was asked for first.
+        skipped: localizer → why it could not be used here.
     """
 
     scores: Scores
+    low: Scores = field(default_factory=_nothing)
+    high: Scores = field(default_factory=_nothing)
+    first_share: Scores = field(default_factory=_nothing)
     null_correct: Scores
     null_random: Scores
     null_reference: Scores | None = None
     pays: Gains = field(default_factory=lambda: pd.DataFrame(columns=GAIN, dtype=float))
     flagged: list[str]
     top: str | None
+    confidence: float | None = None
+    why: str = ""
     rule: str
     n: int
     n_errors: int
@@ -50,6 +73,8 @@ class Localization(Result, stage="localize", schema=1):
     accuracy: float
     groups: dict[str, list[str]]
     examples: Table
+    cost: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def guessing(self) -> bool:
@@ -59,67 +84,75 @@ class Localization(Result, stage="localize", schema=1):
 
     @property
     def first(self) -> str:
-        """The localizer that the rule reads."""
+        """The localizer that decides."""
         return str(self.scores.columns[0])
 
+    def export(self, form: str, model: "nn.Module") -> Any:
+        """The flagged groups as other tools take them: a `suture.views.targets.Export`.
 
-def localize(case: Case, localizers: str | Sequence[str] = "default", rule: str = "default") -> Localization:
-    """Score every group of a case and flag the ones to treat.
+        Args:
+            form: ``"peft"``, ``"axolotl"`` or ``"json"``.
+            model: whose names are matched.
+        """
+        return importlib.import_module("suture.views.targets").export(self, form, model)  # views import stages
+
+
+def localize(
+    case: Case,
+    localizers: str | Sequence[str] = "default",
+    rule: str = "default",
+    *,
+    max_memory: int | None = None,
+) -> Localization:
+    """Score every group of a case beside its nulls, say which one stands out, and flag those to treat.
 
     Args:
         case: its `diagnose` split is looked at, in eval mode.
-        localizers: names of the registry; the first one decides what is flagged.
-        rule: a name of ``suture.localizers.RULES``; ``"default"`` is ``above_median``.
+        localizers: names of the registry, ``"default"`` or ``"all"``; the first one decides which group is sick.
+        rule: a name of ``suture.localizers.RULES``; ``"default"`` flags where treating pays, and under protocol
+            "paper" what is ``above_median``.
+        max_memory: bytes that evidence may take at a time; see `suture.localizers.measure`.
 
     Raises:
         UnknownNameError: no such localizer or rule.
-        InvalidArgumentError: under protocol "paper", a rule that is not the paper's.
-        NonFiniteError: the model's outputs are not finite.
+        InvalidArgumentError: a localizer needs a reference and there is none, a rule does not go with the protocol
+            or the localizer, the reference is of another architecture, or the model gives different outputs for
+            the same inputs.
+        NonFiniteError: the model's outputs or gradients are not finite.
     """
-    names = (
-        list(DEFAULT) if localizers == "default" else list([localizers] if isinstance(localizers, str) else localizers)
-    )
-    if not names or len(set(names)) < len(names):
-        raise InvalidArgumentError("localizers must be one or more different names")
-    score = {name: LOCALIZERS[name] for name in names}
-    rule = "above_median" if rule == "default" else rule
-    if case.protocol == "paper" and rule != "above_median":
-        raise InvalidArgumentError(f"protocol 'paper' flags by above_median, not by '{rule}'; leave the rule out")
-    flag = RULES[rule]
-    outcomes = evaluate(
-        case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
-        name="the examples of 'diagnose'",
-    )  # fmt: skip
-    evidence, null = gather(case, outcomes.right)
-
-    def table(this: Evidence) -> pd.DataFrame:
-        if not len(this.wrong_at):
-            return pd.DataFrame(float("nan"), index=list(case.groups), columns=names)
-        return pd.DataFrame({name: localizer(this) for name, localizer in score.items()}, index=list(case.groups))
-
-    scores = table(evidence)
-    healthy = None if case.reference is None else table(evidence.of(case.reference))
-    ranked = scores[names[0]] if healthy is None else scores[names[0]] / healthy[names[0]]
-    flagged = flag(ranked) if len(evidence.wrong_at) else []
+    wanted, left_out, named = chosen(case, localizers)
+    rule = rule_of(case, rule, next(iter(wanted.values())))
+    if max_memory is not None and max_memory < 1:
+        raise InvalidArgumentError(f"max_memory must be at least one byte, not {max_memory}")
+    refuse_strange_reference(case)
+    refuse_random_outputs(case)
+    passes = Passes(case.task, len(case.splits["diagnose"]))
+    case = passes.counted(case)
+    with passes.charged_to("verdicts"):
+        outcomes = evaluate(
+            case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
+            name="the examples of 'diagnose'",
+        )  # fmt: skip
+    evidence, null = gather(case, outcomes.right, max_memory)
+    panel, unusable = asked(wanted, evidence, null, passes, named=named)
+    with passes.charged_to("pays"):
+        pays = pd.DataFrame(columns=GAIN, dtype=float) if case.protocol == "paper" else estimate(evidence)
+    if rule == "pays" and pays["gain"].isna().all():
+        rule = "above_median"  # what the rule does then, by its own name
+    with passes.charged_to("nulls"):
+        ranking = panel.ranking(pays)
+        nulls = {"null_correct": panel.null_correct, "null_random": panel.null_random}
+    answer = panel.answer(ranking)
+    low, high = panel.intervals
     return Localization(
-        scores=scores,
-        null_correct=table(null),
-        null_random=_mean([table(evidence.of(reinitialised(case.model, case.seed + i))) for i in range(RANDOM_INITS)]),
-        null_reference=healthy,
-        flagged=flagged,
-        top=str(ranked.idxmax()) if flagged else None,
-        rule=rule,
-        n=len(outcomes.right),
-        n_errors=len(evidence.wrong_at),
-        n_null=len(null.wrong_at),
-        accuracy=outcomes.accuracy,
+        scores=panel.scores, low=low, high=high, first_share=panel.first_share, **nulls,
+        null_reference=panel.null_reference, pays=pays,
+        flagged=RULES[rule](ranking) if len(evidence.wrong_at) or rule == "pays" else [],
+        top=answer.top, confidence=answer.confidence, why=answer.why, rule=rule,
+        n=len(outcomes.right), n_errors=len(evidence.wrong_at), n_null=len(null.wrong_at), accuracy=outcomes.accuracy,
         groups={group: list(parameters) for group, parameters in case.groups.items()},
-        examples=_examples(outcomes),
-    )
-
-
-def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return sum(tables[1:], tables[0]) / len(tables)
+        examples=_examples(outcomes), cost=passes.cost, skipped=left_out | unusable,
+    )  # fmt: skip
 
 
 def _examples(outcomes: Outcomes) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from torch import nn
 
 from suture.errors import RunError, SutureError
 from suture.images import ImageFormat
+from suture.moments import beside, measure_moments, save_moments
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
 from suture.tasks import Examples, Task, evaluate
 from suture.training.checkpoints import Checkpoints
@@ -34,7 +35,8 @@ class Fit:
     """A finished training.
 
     Attributes:
-        weights: path of the weights.
+        weights: path of the weights; beside them, ``weights.moments.safetensors`` says what each layer gave on the
+            training examples, which `suture.localize` compares with when the network is ill one day.
         log: path of the history, as `suture.scan` reads it.
         history: the same as a table: epoch, lr, momentum, loss, accuracy, seconds, and test_accuracy, test_loss
             when there were test examples.
@@ -90,6 +92,8 @@ def fit(
                 if fresh and not (out / HISTORY).exists():
                     shutil.rmtree(out, ignore_errors=True)  # nothing was trained: the mended command may begin anew
                 raise
+            record = measure_moments(model, examples, task, device=device, seed=seed)
+            save_moments(record, beside(out / WEIGHTS))  # before the weights: these mean that all is there
             with replacing(out / WEIGHTS) as temporary:
                 state = {name: tensor.cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
                 save_file(state, temporary, metadata={"stopped": run.stopped or ""})

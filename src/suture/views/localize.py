@@ -1,19 +1,34 @@
-"""Localize: scores of every group beside what they are without errors (paper, Table 8)."""
+"""Localize: scores of every group with intervals, beside what they are without errors (paper, Table 8), and gains."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from suture.views.grid import Column, Grid, column
+from suture.views.bars import Bar, bars
+from suture.views.grid import Column, Grid, column, lines, stacked
+from suture.views.profiles import (
+    are_shares,
+    column_of,
+    drawable,
+    first_shares,
+    gains_of,
+    highest,
+    profiles_of,
+    raw_scores,
+    sizes_of,
+)
 from suture.views.render import image, render, standalone
 from suture.views.style import (
     BLUE,
+    GREEN,
     INK,
     MOST,
+    MUTED,
     VERMILLION,
+    WIDTH,
+    axes,
     dress,
     floats,
     label,
@@ -25,6 +40,7 @@ from suture.views.style import (
 from suture.views.text import count, listed, number, percent, plain, several
 
 if TYPE_CHECKING:
+    import pandas as pd
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from rich.table import Table
@@ -33,27 +49,33 @@ if TYPE_CHECKING:
 
 GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
 LONGEST = 60  # groups in a table: all of them are in scores.csv
+BARS = 12  # groups as bars in a terminal
+SCATTER = "An interval below its score says that most of the score is scatter between examples."
 
 
 def figure(result: Localization, ax: Axes | None = None) -> Axes:
-    """Each group's share of the score: on errors, on as many correct examples, at random initialisation.
+    """Each group's share of the score with its interval: on errors, on correct examples, at random initialisation.
 
     Shares, because errors have larger losses and so larger gradients everywhere; what matters is where they
-    differ. Worry when a group's bar reaches far beyond both of its marks: this is where errors are unlike
-    the rest. Bars that end at their marks show the architecture, not the errors.
+    differ. Worry when a group's bar and interval reach far beyond both of its marks: this is where errors are
+    unlike the rest. Bars that end at their marks show the architecture, not the errors. Beside it, where it was
+    measured, what treating the group gains: worry about nothing whose interval holds zero.
     """
     if not drawable(result):
         return sentence(ax or rows(2), "There are no scores to draw.")
-    shares = _shares(result)
-    profiles = _profiles(result) * (100 if shares else 1)
-    shown = _highest(profiles["errors"], MOST)
-    ax = ax or rows(len(shown))
+    shares = are_shares(result)
+    profiles = profiles_of(result) * (100 if shares else 1)
+    shown = highest(profiles["errors"], MOST)
+    gains = gains_of(result).loc[shown]
+    paid = bool(gains["gain"].notna().any())
+    ax = ax or axes(0.9 + 0.32 * max(len(shown), 2), 1.35 * WIDTH if paid else WIDTH)
     places = np.arange(len(shown))
     flagged = np.array([group in result.flagged for group in shown])
-    bars = floats(profiles.loc[shown], "errors")
+    values = floats(profiles.loc[shown], "errors")
     for hit, colour, name in ((flagged, VERMILLION, "errors, flagged group"), (~flagged, BLUE, "errors")):
         if hit.any():
-            ax.barh(places[hit], bars[hit], height=0.62, color=colour, label=name)
+            ax.barh(places[hit], values[hit], height=0.62, color=colour, label=name)
+    _mark_interval(ax, profiles.loc[shown], MUTED, "95 % interval")
     _mark_null(ax, floats(profiles.loc[shown], "correct"), "|", "correct examples", markersize=14, markeredgewidth=2.2)
     _mark_null(ax, floats(profiles.loc[shown], "random"), "o", "random weights", markersize=5, markerfacecolor="white")
     name_rows(ax, [f"{plain(group, 28)} (top)" if group == result.top else group for group in shown])
@@ -61,7 +83,31 @@ def figure(result: Localization, ax: Axes | None = None) -> Axes:
     name = label(result.first)
     dress(ax, title=f"Where the {name} of errors lies{more}", x=f"share of {name} (%)" if shares else name)
     legend(ax, columns=2)
+    if paid:
+        _draw_gains(ax, gains)
     return ax
+
+
+def _draw_gains(ax: Axes, gains: pd.DataFrame) -> None:
+    """The panel beside the bars: what treating each group gains."""
+    from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    panel = make_axes_locatable(ax).append_axes("right", size="45%", pad=0.25, sharey=ax)
+    panel.axvline(0, color=MUTED, linewidth=0.8)
+    _mark_interval(panel, gains, GREEN)
+    panel.plot(floats(gains, "gain"), np.arange(len(gains)), "o", color=GREEN, markersize=5)
+    dress(panel, title="What treating it gains", x="held-out gain, 95 % interval")
+    panel.tick_params(axis="y", length=0, labelleft=False)
+    panel.locator_params(axis="x", nbins=4)
+
+
+def _mark_interval(ax: Axes, table: pd.DataFrame, colour: str, name: str = "") -> None:
+    """Horizontal lines from low to high, where both are known."""
+    low, high = floats(table, "low"), floats(table, "high")
+    known = np.isfinite(low) & np.isfinite(high)
+    if known.any():
+        places = np.arange(len(table))[known]
+        ax.hlines(places, low[known], high[known], color=colour, linewidth=1.6, label=name or "_", zorder=3)
 
 
 def _mark_null(ax: Axes, values: Any, marker: str, name: str, **style: Any) -> None:
@@ -69,71 +115,63 @@ def _mark_null(ax: Axes, values: Any, marker: str, name: str, **style: Any) -> N
         ax.plot(values, np.arange(len(values)), marker, color=INK, label=name, **style)
 
 
-def drawable(result: Localization) -> bool:
-    """Whether there is a finite score to draw."""
-    return bool(np.isfinite(floats(result.scores, result.first)).any())
+def grid(result: Localization, *, narrow: bool = False) -> Grid:
+    """Score with its interval, nulls, how often the group comes first, gain, shares, and marks: a row per group.
 
-
-def _raw(result: Localization) -> pd.DataFrame:
-    """Index group; columns errors, correct, random: the first localizer's scores, NaN where not finite."""
-    tables = {"errors": result.scores, "correct": result.null_correct, "random": result.null_random}
-    raw = {key: _column(table, result.first, result.scores.index) for key, table in tables.items()}
-    return pd.DataFrame(raw).replace([np.inf, -np.inf], np.nan)
-
-
-def _column(table: pd.DataFrame, name: str, groups: pd.Index) -> pd.Series:
-    values = floats(table, name) if name in table else np.full(len(table), np.nan)
-    return pd.Series(values, index=table.index).reindex(groups)
-
-
-def _shares(result: Localization) -> bool:
-    """Whether the scores can be read as parts of a whole: none is negative, and one is not zero."""
-    raw = _raw(result)
-    return not bool((raw < 0).any(axis=None)) and bool(raw["errors"].sum() > 0)
-
-
-def _profiles(result: Localization) -> pd.DataFrame:
-    """Scores as shares of their sum over the groups, where that makes sense; else as they are."""
-    raw = _raw(result)
-    sums = raw.sum()
-    return raw / sums.where(sums > 0) if _shares(result) else raw
-
-
-def _highest(scores: pd.Series, most: int) -> list[str]:
-    """The groups with the highest scores, in the model's order."""
-    kept = set(scores.sort_values(ascending=False, kind="stable").index[:most])
-    return [group for group in scores.index if group in kept]
-
-
-def _sizes(result: Localization) -> pd.Series:
-    """Parameters per group, which ‖∇_g‖ and ‖∇_g‖/√n_g give away where both were measured."""
-    norm, rms = (_column(result.scores, name, result.scores.index) for name in ("grad_norm", "rms"))
-    return ((norm / rms.where(rms > 0)) ** 2).round().replace(np.inf, np.nan)
-
-
-def grid(result: Localization) -> Grid:
-    """Score, both nulls, shares of the score and of the parameters, and mark, a row per group."""
-    raw, profiles, sizes = _raw(result), _profiles(result), _sizes(result)
-    shown = _highest(raw["errors"], LONGEST)
-    known = bool(sizes.notna().all()) and bool(len(sizes))
-    columns = [Column("Group"), *column(result.first, "correct", "random init")]
-    columns += column("reference") if result.null_reference is not None else []
-    columns += column("share of score") if _shares(result) else []
-    columns += column("share of weights") if known else []
-    table = []
-    for group in shown:
-        row = [group, *(number(raw.loc[group, key]) for key in ("errors", "correct", "random"))]
-        row += [number(result.null_reference.loc[group, result.first])] if result.null_reference is not None else []
-        row += [percent(profiles.loc[group, "errors"])] if _shares(result) else []
-        row += [percent(sizes[group] / sizes.sum())] if known else []
-        table.append([*row, _mark(result, group)])
+    Args:
+        narrow: for a terminal, where bars show the shares.
+    """
+    raw, shown = raw_scores(result), highest(raw_scores(result)["errors"], LONGEST)
+    table = [[group, *cells] for group, cells in zip(shown, _cells(result, raw, shown, narrow), strict=True)]
     marked = frozenset(i for i, group in enumerate(shown) if group == result.top)
     more = f"{len(shown)} of {len(raw)} groups, the highest; all are in localize/scores.csv."
-    note = more if len(shown) < len(raw) else ""
-    note = " ".join([note, GUESSING] if note else [GUESSING]) if result.guessing else note
+    notes = [
+        more if len(shown) < len(raw) else "",
+        SCATTER if (raw["high"] < raw["errors"]).any() else "",
+        GUESSING if result.guessing else "",
+    ]
     right = f"accuracy {percent(result.accuracy)}"
     title = f"{result.first} of {several(result.n_errors, 'error')} in {count(result.n)} examples ({right})"
-    return Grid(title, [*columns, Column("flagged")], table, marked, note)
+    columns = [Column("Group"), *column(*_headings(result, narrow)), Column("flagged")]
+    return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
+
+
+def _headings(result: Localization, narrow: bool) -> list[str]:
+    sizes = sizes_of(result)
+    optional = {
+        "reference": result.null_reference is not None,
+        "first": first_shares(result).notna().any(),
+        "gain": gains_of(result)["gain"].notna().any(),
+        "share of score": are_shares(result) and not narrow,
+        "share of weights": bool(sizes.notna().all()) and bool(len(sizes)) and not narrow,
+    }
+    return [result.first, "correct", "random init", *(name for name, there in optional.items() if there)]
+
+
+def _cells(result: Localization, raw: pd.DataFrame, shown: list[str], narrow: bool) -> list[list[str]]:
+    """A list per group, in the order of the headings, and the marks."""
+    profiles, sizes, first, gains = profiles_of(result), sizes_of(result), first_shares(result), gains_of(result)
+    reference = result.null_reference if result.null_reference is not None else result.scores
+    content = {
+        result.first: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
+        "correct": lambda g: number(raw.loc[g, "correct"]),
+        "random init": lambda g: number(raw.loc[g, "random"]),
+        "reference": lambda g: number(reference.loc[g, result.first]),
+        "first": lambda g: percent(first[g], 0),
+        "gain": lambda g: _with_interval(gains.loc[g, ["gain", "low", "high"]], digits=2),
+        "share of score": lambda g: percent(profiles.loc[g, "errors"]),
+        "share of weights": lambda g: percent(sizes[g] / sizes.sum()),
+    }
+    headings = _headings(result, narrow)
+    head, *rest = headings
+    return [[content[head](g), *(content[name](g) for name in rest), _mark(result, g)] for g in shown]
+
+
+def _with_interval(numbers: Any, digits: int = 3) -> str:
+    """A number and, where it is known, its interval."""
+    value, low, high = np.asarray(numbers, float).tolist()
+    known = bool(np.isfinite([low, high]).all())
+    return f"{number(value, digits)} [{number(low, 2)}, {number(high, 2)}]" if known else number(value, digits)
 
 
 def others(result: Localization) -> Grid:
@@ -141,9 +179,9 @@ def others(result: Localization) -> Grid:
     names = [str(name) for name in result.scores.columns[1:]]
     groups = result.scores.index
     values = {
-        name: (_column(result.scores, name, groups), _column(result.null_correct, name, groups)) for name in names
+        name: (column_of(result.scores, name, groups), column_of(result.null_correct, name, groups)) for name in names
     }
-    shown = _highest(_raw(result)["errors"], LONGEST)
+    shown = highest(raw_scores(result)["errors"], LONGEST)
     table = [[group, *(number(series[group]) for name in names for series in values[name])] for group in shown]
     headings = [heading for name in names for heading in (name, f"{name}, correct")]
     return Grid("The other localizers", [Column("Group"), *column(*headings)], table if names else [])
@@ -155,8 +193,21 @@ def _mark(result: Localization, group: str) -> str:
 
 
 def table(result: Localization) -> Table:
-    """Scores beside their nulls, for a terminal."""
-    return grid(result).rich()
+    """Scores beside their nulls, the shares as bars, and what they say, for a terminal."""
+    drawn = [_bars(result)] if drawable(result) else []
+    return stacked(grid(result, narrow=True).rich(), *drawn, lines([*findings(result), *small_print(result)]))
+
+
+def _bars(result: Localization) -> Table:
+    profiles, shares = profiles_of(result), are_shares(result)
+    shown = highest(profiles["errors"], BARS)
+    drawn = []
+    for group in shown:
+        ours, correct, random = np.asarray(profiles.loc[group, ["errors", "correct", "random"]], float).tolist()
+        behind = percent(ours) if shares else number(ours)
+        drawn.append(Bar(group, ours, {"○": random, "┃": correct}, behind, bold=group == result.top))
+    more = f"; {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
+    return bars(drawn, f"share of {result.first}; ┃ on correct examples, ○ at random weights{more}")
 
 
 def html(result: Localization) -> Markup:
@@ -166,11 +217,12 @@ def html(result: Localization) -> Markup:
 
 def section(result: Localization) -> Markup:
     """Figure, tables and what may be said, for the page."""
-    alt = f"Share of {result.first} per group on errors, on correct examples and at random weights."
+    alt = f"Share of {result.first} per group on errors, on correct examples and at random weights; gain per group."
     return render(
         "localize.html.j2",
         result=result,
         findings=findings(result),
+        small_print=small_print(result),
         chart=image(lambda: figure(result), alt) if drawable(result) else None,
         grid=grid(result),
         others=others(result),
@@ -180,27 +232,49 @@ def section(result: Localization) -> Markup:
 def findings(result: Localization) -> list[str]:
     """What the scores say, a sentence each."""
     examples = f"{several(result.n, 'example')} of the diagnose split"
-    if not result.n_errors:
-        return [f"The model is right on all {examples}, so there is nothing to localize and no group is flagged."]
     found = [f"The model is wrong on {count(result.n_errors)} of the {examples} (accuracy {percent(result.accuracy)})."]
-    found.append("No group stands out." if result.top is None else _top_sentence(result, result.top))
+    if not result.n_errors:
+        found = [f"The model is right on all {examples}, so there are no errors to localize."]
+    found.append(" ".join(filter(None, [winner(result), plain(result.why)])))
     if result.flagged:
-        found.append(f"Flagged for treatment: {listed(result.flagged)}.")
-    if not result.n_null:
+        found.append(f"Flagged for treatment by {plain(result.rule, 60)}: {listed(result.flagged)}.")
+    else:
+        found.append("No group is flagged for treatment.")
+    if not result.n_null and result.n_errors:
         found.append("No example was right, so there is no null from correct examples.")
+    if result.top is not None and _leads_without_errors(result):
+        found.append(
+            f"{plain(result.top, 60)} also comes first on correct examples, so its place says more about the network "
+            "than the errors."
+        )
     return found
 
 
-def _top_sentence(result: Localization, top: str) -> str:
-    profiles = _profiles(result)
-    said = f"{plain(top, 60)} has the highest {result.first}"
-    if _shares(result) and top in profiles.index:
-        parts = profiles.loc[top]
-        said += f": {percent(parts['errors'])} of the total"
-        nulls = (("correct", "on correct examples"), ("random", "at random weights"))
-        beside = [f"{percent(parts[key])} {where}" for key, where in nulls if np.isfinite(parts[key])]
-        said += f", against {' and '.join(beside)}" if beside else ""
-    null = profiles["correct"]
-    if null.notna().any() and null.idxmax() == top:
-        said += ". It also comes first on correct examples, so its place says more about the network than the errors"
-    return said + "."
+def winner(result: Localization) -> str:
+    """Which group stands out, and how sure that is."""
+    if result.top is None:
+        return "No group stands out."
+    sure = "" if result.confidence is None else f" (first in {percent(result.confidence, 0)} of resamples)"
+    return f"{plain(result.top, 60)} stands out{sure}."
+
+
+def small_print(result: Localization) -> list[str]:
+    """What it cost, and what could not be used."""
+    said = []
+    if result.cost:
+        parts = sorted(result.cost.items(), key=lambda item: -item[1])
+        listing = ", ".join(f"{plain(name, 40)} {number(passes, 2)}" for name, passes in parts if passes >= 0.005)
+        said.append(
+            f"Cost: {number(sum(result.cost.values()), 2)} forward and backward passes over the "
+            f"{several(result.n, 'example')} ({listing})."
+        )
+    if result.skipped:
+        reasons = "; ".join(f"{plain(name, 40)}: {plain(why, 160)}" for name, why in result.skipped.items())
+        said.append(f"Not used here: {reasons}.")
+    return said
+
+
+def _leads_without_errors(result: Localization) -> bool:
+    """Whether the top group has the highest score on correct examples too."""
+    null = profiles_of(result)["correct"]
+    return bool(null.notna().any()) and null.idxmax() == result.top

@@ -1,0 +1,59 @@
+"""Words of the command line as values; what makes no sense is said before anything is loaded."""
+
+import re
+from pathlib import Path
+
+
+def check_names(localizers: str, rule: str) -> None:
+    """Say what is misspelt before anything is loaded, and before a finished stage is done again."""
+    from suture.localizers import LOCALIZERS, RULES
+
+    for name in [] if localizers in ("default", "all") else names(localizers):
+        LOCALIZERS[name]
+    if rule != "default":
+        RULES[rule]
+
+
+def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    from suture.errors import InvalidArgumentError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidArgumentError(f"{flag} takes numbers separated by commas, not '{text}'") from None
+
+
+def memory_of(flag: str, text: str | None) -> int | None:
+    """``500MB``, ``2 GiB`` or a plain number as bytes."""
+    from suture.errors import InvalidArgumentError
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    number = float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " ") if found else 0
+    if number < 1:
+        raise InvalidArgumentError(f"{flag} takes a number of bytes, such as 500MB or 2GiB, not '{text}'")
+    return int(number)
+
+
+def names(text: str) -> str | list[str]:
+    return text if text in ("default", "all") else [name.strip() for name in text.split(",")]
+
+
+def groups_of(text: str) -> str | dict[str, list[str]]:
+    from suture.errors import InvalidArgumentError, RunError
+    from suture.rundir import read_json
+
+    if not text.endswith(".json"):
+        return text
+    try:
+        spec = read_json(Path(text))
+    except RunError as error:
+        raise InvalidArgumentError(f"{text} is no JSON") from error
+    if not isinstance(spec, dict) or not all(
+        isinstance(globs, list) and all(isinstance(glob, str) for glob in globs) for globs in spec.values()
+    ):
+        raise InvalidArgumentError(f"{text} must hold {{name: [glob, …]}}")
+    return spec

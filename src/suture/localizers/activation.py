@@ -1,0 +1,102 @@
+"""norm_statistics: a damaged network compared with its own record of health.
+
+No gradient says where a network is damaged; what it remembers of its healthy activations does. The record is, in
+this order: moments of every layer measured on a healthy reference, moments that were stored beside the weights
+when they were trained, or the running statistics of BatchNorm layers. A walk (see ``walk``) compares each site with
+its record. Where two groups could have caused the same mismatch, one of them is let move to see whether it explains it.
+"""
+
+import numpy as np
+import pandas as pd
+
+from suture.localizers.evidence import Evidence
+from suture.localizers.explanation import explains
+from suture.localizers.registry import Finding, localizer
+from suture.localizers.sites import Site, channel_mismatch
+from suture.localizers.tail import GAIN, refit
+from suture.localizers.walk import FLOOR, Walk, first_of, take_walk, together
+
+
+@localizer("norm_statistics", reads="network")
+def norm_statistics(evidence: Evidence) -> Finding:
+    """The largest mismatch of the group's sites in units of the floor; above 1 it stands out.
+
+    A network without any record has no sites: every score is then NaN and no group is named.
+
+    Cost: a third of a pass over 400 examples, and half a pass over 1,000 where two groups could be at fault.
+    Source: notes on planted faults in docs/localization.md; batch statistics against stored ones as a sign of
+    damage go back to Li et al. 2017 (AdaBN), there as a sign of another domain.
+    """
+    walk = take_walk(evidence)
+    scores = pd.Series(np.nan, index=list(evidence.groups))
+    if walk is None:
+        return Finding(scores, None, None, "The network keeps no record of healthy activations.")
+    found = walk.mismatches / FLOOR
+    scores = found.groupby([site.owner for site in walk.sites]).max().reindex(scores.index)
+    named = first_of(walk.excess())
+    if named is None:
+        return _behind(evidence, walk, scores)
+    top, why = _settle(evidence, walk, named)
+    agree = [group == named for group in walk.resampled(evidence.case.seed)]
+    if top != named:  # what was seen at the one belongs to the other
+        scores[top], scores[named] = scores[named], min(scores[named], 1.0)
+    return Finding(scores, top, float(np.mean(agree)), why)
+
+
+def _settle(evidence: Evidence, walk: Walk, named: str) -> tuple[str, str]:
+    """Who it was: the group whose sites are off, the one before it, or the one whose layer feeds the site."""
+    star = max((s for s in walk.sites if s.owner == named), key=lambda s: walk.mismatches[s.path])
+    seen = f"What arrives at {star.path} is not what the network was trained on"
+    if star.at == "output":
+        return named, f"The output of {star.path} is not what a healthy network gave."
+    if star.producer not in (None, star.keeper):
+        return _stale_or_changed(evidence, walk, star, seen)
+    before = _before(walk, named)
+    if before is not None and explains(evidence, walk, before):
+        return before, f"{seen}, and a change of the norms of {before} alone explains it."
+    return named, f"{seen}."
+
+
+def _stale_or_changed(evidence: Evidence, walk: Walk, star: Site, seen: str) -> tuple[str, str]:
+    """Between the layer that feeds a norm and the norm itself, where they belong to different groups.
+
+    Statistics that are merely stale are the one fault that renormalising cures altogether. If later sites are off too
+    it was the weights of the layer, unless a change of the norm's own explains them. A layer whose channels were
+    rescaled is cured as well, but then a factor per channel explains mean and variance at once.
+    """
+    producer, keeper = str(star.producer), str(star.keeper)
+    later = [s for s in walk.sites[walk.sites.index(star) + 1 :] if walk.mismatches[s.path] > FLOOR]
+    if later:
+        if explains(evidence, walk, keeper):
+            return keeper, f"{seen}, and a change of {keeper} alone explains what follows."
+        return producer, f"{seen}, and {keeper} does not explain what follows."
+    left = float(channel_mismatch(star, together(walk.seen)[star.path]))
+    if left > FLOOR:
+        return (
+            keeper,
+            f"The statistics that {keeper} keeps are not those of what {producer} gives, and all else is well.",
+        )
+    return producer, f"{seen}: the channels of {producer} were rescaled."
+
+
+def _before(walk: Walk, group: str) -> str | None:
+    """The group whose norms come right before the first site of a group."""
+    first = next(i for i, site in enumerate(walk.sites) if site.owner == group)
+    return walk.sites[first - 1].keeper if first else None
+
+
+def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
+    """No site is off: either all is well, or the fault lies behind the last site, where only labels can tell."""
+    known = {site.owner for site in walk.sites} | {site.producer for site in walk.sites}
+    tried = {group: refit(evidence, group) for group in evidence.groups if group not in known}
+    fits = {group: fit for group, fit in tried.items() if fit is not None}
+    for group, fit in fits.items():
+        scores[group] = max(fit.gain, 0.0) / GAIN
+    agree = float(np.mean([group is None for group in walk.resampled(evidence.case.seed)]))
+    healed = [group for group, fit in fits.items() if fit.heals]
+    if healed:
+        top = max(healed, key=lambda group: fits[group].gain)
+        gain = fits[top].gain
+        why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {gain:.0%}."
+        return Finding(scores, top, agree, why)
+    return Finding(scores, None, agree, "Every activation is what the network was trained on.")

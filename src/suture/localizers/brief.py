@@ -1,0 +1,109 @@
+"""A brief treatment: one group alone, a few steps on one half of `diagnose`, judged on the other half."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from suture.localizers.evidence import Evidence
+from suture.localizers.network import Positions, batches_at, losses_at, plain_recurrence, trainable, twin
+from suture.training import train
+
+STEPS = 10
+BATCH_SIZE = 50
+LR = 0.007  # of a tensor's rms per step (notes/localizers.md: CE-probe)
+BETAS = (0.8, 0.95)  # Adam's memory, short enough for ten steps
+CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class BriefTreatment:
+    """What a brief treatment did on k examples that it was not trained on.
+
+    Attributes:
+        group: what was treated.
+        positions: (k,), of these examples in `diagnose`.
+        before, after: (k,) losses.
+        stopped: why it ended early, at the weights it began with; None when it did not.
+    """
+
+    group: str
+    positions: Positions
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    stopped: str | None = None
+
+    @property
+    def gain(self) -> float:
+        """Relative fall of the mean loss, at most 1; NaN when there are no examples or nothing was lost before."""
+        before = self.before.mean() if len(self.before) else 0.0
+        return float(1 - self.after.mean() / before) if before > 0 else float("nan")
+
+
+def treat_briefly(
+    evidence: Evidence,
+    group: str,
+    *,
+    train_on: int = 0,
+    steps: int = STEPS,
+    batch_size: int = BATCH_SIZE,
+    lr: float = LR,
+    before: NDArray[np.float64] | None = None,
+) -> BriefTreatment:
+    """Train one group of a copy on one of ``evidence.halves``, everything in eval mode, and look at the other half.
+
+    Adam, each tensor with a learning rate of `lr` times its rms, so that a step means the same everywhere;
+    gradients clipped to norm 1. Gradients are computed for this group alone, so backward stops at its first layer.
+    Everything random follows from the case's seed. Any task will do: only its losses are looked at.
+
+    Cost: `steps` · `batch_size` examples forward and (partly) backward, one forward over the other half, and another
+    unless `before` is given.
+
+    Args:
+        train_on: which half is trained on, 0 or 1.
+        before: losses on the other half before any treatment, as an earlier call has found them.
+    """
+    trained, held_out = evidence.halves[train_on], evidence.halves[1 - train_on]
+    model = twin(evidence)
+    if before is None:
+        before = losses_at(evidence, held_out, model)
+    chosen = trainable(model, evidence.groups[group])
+    if not len(trained) or not depends(evidence, model, trained):
+        return BriefTreatment(group, held_out, before, before)
+    size = min(batch_size, len(trained))
+    examples = evidence.examples.only(drawn(trained, steps * size, evidence.case.seed).tolist())
+    with plain_recurrence(model):
+        run = train(
+            model, examples, evidence.case.task, _adam(chosen, lr), [], epochs=1, batch_size=size,
+            seed=evidence.case.seed, device=evidence.case.device, mode=nn.Module.eval, clip=CLIP,
+            description=f"probing {group}",
+        )  # fmt: skip
+    after = before if run.stopped else losses_at(evidence, held_out, model)
+    return BriefTreatment(group, held_out, before, after, run.stopped)
+
+
+def depends(evidence: Evidence, model: nn.Module, positions: Positions) -> bool:
+    """Whether the loss depends on a parameter that requires gradients, seen on two examples."""
+    task = evidence.case.task
+    with torch.enable_grad(), plain_recurrence(model):
+        batch = next(batches_at(evidence, positions[:2]))
+        return bool(task.losses(task.outputs(model, batch), batch).requires_grad)
+
+
+def drawn(positions: Positions, count: int, seed: int) -> Positions:
+    """`count` of some positions by seed: each of them once before any of them again."""
+    generator = np.random.default_rng(seed)
+    rounds = [generator.permutation(positions) for _ in range(-(-count // len(positions)))]
+    return np.concatenate(rounds)[:count]
+
+
+def _adam(chosen: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam on a group's tensors; one of zeros moves as far as the mean tensor does."""
+    sizes = [float(p.detach().double().square().mean().sqrt()) if p.numel() else 0.0 for p in chosen]
+    usual = sum(sizes) / len(sizes)
+    return torch.optim.Adam(
+        [{"params": [p], "lr": lr * (size or usual)} for p, size in zip(chosen, sizes, strict=True)], betas=BETAS
+    )

@@ -1,0 +1,112 @@
+"""The walk of a model over some of `diagnose`: what every site saw, against its record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from suture.localizers.evidence import Evidence
+from suture.localizers.sites import Seen, Site, call_order, mismatch, sites_of, walking
+from suture.moments import Record, measure_moments, pooled
+from suture.tasks import batches
+
+EXAMPLES = 400  # of a walk: the moments' own error is then below a third of the floor
+CHUNK = 50  # examples that a site is renormalised by; the unit that is drawn again
+FLOOR = 0.025  # mismatch: JPEG compression of the inputs brings healthy CIFAR networks to 0.022
+SHARE = 0.25  # of the largest excess: what is put right at every site leaks on at a tenth or less
+STRANGE = 4 * FLOOR  # mismatch at nine of ten sites: the record is of another network
+RESAMPLES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What the sites of a model saw, against their records."""
+
+    sites: Sequence[Site]
+    seen: Sequence[Seen]  # per chunk of examples
+
+    @cached_property
+    def mismatches(self) -> pd.Series:
+        """Per site, in order."""
+        return mismatches_of(self.sites, together(self.seen))
+
+    def excess(self, mismatches: pd.Series | None = None) -> pd.Series:
+        """How far the sites of each group are above the floor, summed; groups with sites, in the order of these."""
+        found = self.mismatches if mismatches is None else mismatches
+        above = (found - FLOOR).clip(lower=0)
+        owners = [site.owner for site in self.sites]
+        return above.groupby(owners, sort=False).sum()
+
+    def resampled(self, seed: int) -> list[str | None]:
+        """The group with most excess, or None, in each of many resamples of the chunks."""
+        generator = np.random.default_rng(seed)
+        k = len(self.seen)
+        drawn = [generator.multinomial(k, np.full(k, 1 / k)).astype(float) for _ in range(RESAMPLES)]
+        return [first_of(self.excess(mismatches_of(self.sites, together(self.seen, list(w))))) for w in drawn]
+
+
+def take_walk(evidence: Evidence) -> Walk | None:
+    """Walk over some examples of `diagnose`; None when there is no record to compare with."""
+    for record in _records(evidence):
+        walk = _walk(evidence, record)
+        if walk is not None and (record is None or walk.mismatches.quantile(0.1) < STRANGE):
+            return walk
+    return None
+
+
+def _records(evidence: Evidence) -> list[Record | None]:
+    case, found = evidence.case, list[Record | None]()
+    if case.reference is not None:
+        same = _drawn(evidence).tolist()
+        found.append(
+            measure_moments(
+                case.reference, evidence.examples.only(same), case.task, device=case.device, batch_size=CHUNK
+            )
+        )
+    if case.moments:
+        found.append(case.moments)
+    return [*found, None]
+
+
+def _walk(evidence: Evidence, record: Record | None) -> Walk | None:
+    model, case = evidence.model.eval(), evidence.case
+    examples = evidence.examples.only(_drawn(evidence).tolist())
+    chunks = list(batches(examples, case.task, case.device, CHUNK))
+    with torch.no_grad():
+        with call_order(model) as order:
+            case.task.outputs(model, chunks[0])
+        sites = sites_of(model, case.groups, record, order)
+        if not sites:
+            return None
+        seen = []
+        with walking(model, sites) as now:
+            for batch in chunks:
+                case.task.outputs(model, batch)
+                seen.append(dict(now))
+    return Walk(sites, seen)
+
+
+def _drawn(evidence: Evidence) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(evidence.case.seed).permutation(len(evidence.examples))[:EXAMPLES])
+
+
+def mismatches_of(sites: Sequence[Site], seen: Seen) -> pd.Series:
+    """Mismatch of every site that was reached, in order."""
+    return pd.Series(
+        {site.path: float(mismatch(site, seen[site.path])) for site in sites if site.path in seen}, dtype=float
+    )
+
+
+def first_of(excess: pd.Series) -> str | None:
+    """The first group with a good share of the largest excess, or None: damage shows behind it, never before."""
+    large = excess[(excess > 0) & (excess >= SHARE * excess.max())]
+    return str(large.index[0]) if len(large) else None
+
+
+def together(chunks: Sequence[Seen], weights: Sequence[float] | None = None) -> Seen:
+    """Moments at every site over several chunks."""
+    return {path: pooled([chunk[path] for chunk in chunks], weights) for path in chunks[0]}

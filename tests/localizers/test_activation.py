@@ -1,0 +1,236 @@
+"""Networks that were damaged in one known place, against the record of when they were well."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from suture.bench import plant
+from suture.case import Case
+from suture.errors import InvalidArgumentError
+from suture.localizers import LOCALIZERS, Evidence, Finding
+from suture.localizers.sites import Site, channel_mismatch, mismatch
+from suture.localizers.tail import refit
+from suture.localizers.walk import take_walk
+from suture.moments import Moments, beside, load_moments, measure_moments, moments_of, pooled, save_moments
+from suture.patch import base_sha256, canonical_state
+from suture.tasks import Classification, evaluate
+from tests import toys, zoo
+
+CPU = torch.device("cpu")
+
+
+def evidence(model: nn.Module, n: int = 400, shift: float = 0.0, **options: object) -> Evidence:
+    """On points like those the toy network was trained on."""
+    case = Case(model, diagnose=toys.points(n, seed=5, shift=shift), **options)
+    right = evaluate(case.model, case.splits["diagnose"], case.task, device=CPU).right
+    wrong, correct = np.flatnonzero(~right), np.flatnonzero(right)
+    return Evidence(case, case.model, right, wrong, correct[: len(wrong)])
+
+
+@cache
+def healthy_state() -> dict[str, torch.Tensor]:
+    """The toy network with a last layer that is trained to the end: the toy's own can still be bettered."""
+    model = toys.network()
+    pairs = toys.points(300, seed=1)
+    inputs, targets = torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
+    with torch.no_grad():
+        features = F.relu(model.second(F.relu(model.norm(model.first(inputs)))))
+    optimizer = torch.optim.Adam(model.last.parameters(), lr=0.05, weight_decay=1e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.cross_entropy(model.last(features), targets).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+def healthy() -> nn.Module:
+    model = toys.network()
+    model.load_state_dict(healthy_state())
+    return model
+
+
+def find(model: nn.Module, **options: object) -> Finding:
+    return LOCALIZERS["norm_statistics"].find(evidence(model, **options))
+
+
+def record() -> dict[str, Moments]:
+    """Of the healthy toy network on points it was trained on."""
+    return measure_moments(healthy(), toys.points(300, seed=1), Classification(), device=CPU)
+
+
+def site(mean: torch.Tensor, var: torch.Tensor) -> Site:
+    return Site("x", "input", Moments(mean, var), 0.0, None, None)
+
+
+def test_mismatch_is_zero_at_the_record_and_for_one_factor_for_all_channels() -> None:
+    mean, var = torch.randn(8), torch.rand(8) + 0.1
+    assert float(mismatch(site(mean, var), Moments(mean, var))) == pytest.approx(0, abs=1e-6)
+    assert float(mismatch(site(mean, var), Moments(3 * mean, 9 * var))) == pytest.approx(0, abs=1e-6)
+    scale = torch.linspace(0.2, 3, 8)
+    scaled = Moments(scale * mean, scale**2 * var)
+    assert float(mismatch(site(mean, var), scaled)) > 0.1
+    assert float(channel_mismatch(site(mean, var), scaled)) == pytest.approx(0, abs=1e-6)
+    assert float(channel_mismatch(site(mean, var), Moments(mean + 1, var))) > 0.05
+
+
+def test_mismatch_is_the_mean_log_of_one_plus_kl_after_the_best_factor() -> None:
+    mean, var, seen_mean, seen_var = torch.randn(5), torch.rand(5) + 0.1, torch.randn(5), torch.rand(5) + 0.1
+
+    def kl(k: float) -> torch.Tensor:
+        ours = torch.distributions.Normal(k * seen_mean, k * seen_var.sqrt())
+        return torch.distributions.kl_divergence(ours, torch.distributions.Normal(mean, var.sqrt()))
+
+    best = min(np.linspace(0.05, 5, 4000), key=lambda k: float(kl(k).mean()))
+    expected = float(torch.log1p(kl(best)).mean())
+    assert float(mismatch(site(mean, var), Moments(seen_mean, seen_var))) == pytest.approx(expected, abs=1e-3)
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    values = torch.randn(6, 3, 5, 4)
+    whole = moments_of(values, 1)
+    parts = pooled([moments_of(values[:2], 1), moments_of(values[2:], 1)], [2, 4])
+    assert torch.allclose(whole.mean, values.mean((0, 2, 3)))
+    assert torch.allclose(whole.var, values.var((0, 2, 3), correction=0))
+    assert torch.allclose(parts.mean, whole.mean, atol=1e-6)
+    assert torch.allclose(parts.var, whole.var, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_every_network_has_moments_and_they_survive_the_disk(name: str, tmp_path: object) -> None:
+    model = zoo.build(name).eval()
+    before = base_sha256(canonical_state(model))
+    inputs, targets = zoo.batch()
+    examples = list(zip(inputs, targets.tolist(), strict=True))
+    found = measure_moments(model, examples, Classification(), device=CPU, batch_size=2)
+    assert base_sha256(canonical_state(model)) == before
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all((m.var >= 0).all() and m.mean.shape == m.var.shape for m in found.values())
+    path = beside(tmp_path / "net.safetensors")  # type: ignore[operator]
+    if found:
+        save_moments(found, path)
+        again = load_moments(path)
+        assert {path: m.mean.tolist() for path, m in again.items()} == {
+            path: m.mean.tolist() for path, m in found.items()
+        }
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.filterwarnings("ignore:no rule for")
+@pytest.mark.filterwarnings("ignore:.*used outside of its module")
+def test_it_answers_on_every_network_and_leaves_it_alone(name: str) -> None:
+    model = zoo.build(name)
+    inputs, targets = zoo.batch()
+    examples = list(zip(inputs, targets.tolist(), strict=True))
+    case = Case(model, diagnose=examples)
+    before, everything = base_sha256(canonical_state(case.model)), np.arange(len(examples))
+    found = LOCALIZERS["norm_statistics"].find(
+        Evidence(case, case.model, np.zeros(len(examples), bool), everything, everything)
+    )
+    assert list(found.scores.index) == list(case.groups)
+    assert found.top is None or found.top in case.groups
+    assert base_sha256(canonical_state(case.model)) == before
+    assert not any(module._forward_hooks for module in case.model.modules())
+
+
+def test_a_healthy_network_has_no_sick_group() -> None:
+    found = find(healthy())
+    assert found.top is None
+    assert found.scores["norm"] < 1
+
+
+def test_a_network_without_any_record_says_so() -> None:
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
+    found = find(model)
+    assert found.top is None
+    assert found.scores.isna().all()
+    assert "no record" in found.why
+
+
+def test_stale_statistics_are_the_norm_s_and_a_rescaled_layer_is_the_layer_s() -> None:
+    stale = plant(healthy(), "norm", "bnstat", 1.0, seed=1)
+    assert find(stale).top == "norm"
+    rescaled = healthy()
+    with torch.no_grad():
+        factor = torch.linspace(0.3, 3, 16)
+        rescaled.first.weight.mul_(factor[:, None])
+        rescaled.first.bias.mul_(factor)
+    assert find(rescaled).top == "first"
+
+
+@pytest.mark.parametrize(("group", "kind"), [("last", "noise"), ("last", "permute")])
+def test_a_last_layer_behind_the_last_record_is_found_by_fitting_it_anew(group: str, kind: str) -> None:
+    network = toys.network()
+    tail = nn.Sequential()  # first and norm keep the record; the rest lies behind it
+    tail.body = nn.Sequential(network.first, network.norm, nn.ReLU())
+    tail.last = nn.Linear(16, 3)
+    fitted = evidence(tail)
+    features = tail.body.eval()(torch.stack([x for x, _ in toys.points(300, seed=1)])).detach()
+    targets = torch.tensor([y for _, y in toys.points(300, seed=1)])
+    optimizer = torch.optim.Adam(tail.last.parameters(), lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        F.cross_entropy(tail.last(features), targets).backward()
+        optimizer.step()
+    assert abs(refit(evidence(tail), "last").gain) < 0.1
+    assert refit(fitted, "last").gain > 0.5  # as it was drawn
+    found = find(plant(tail, group, kind, {"noise": 3.0, "permute": 1.0}[kind], seed=0))
+    assert found.top == "last"
+    assert "anew" in found.why
+
+
+@pytest.mark.parametrize("group", ["first", "second", "last"])
+@pytest.mark.parametrize("kind", ["noise", "scale", "permute"])
+def test_with_moments_from_a_healthy_time_every_layer_answers_for_itself(group: str, kind: str) -> None:
+    strength = {"noise": 1.0, "scale": 1.0, "permute": 1.0}[kind]
+    damaged = plant(healthy(), group, kind, strength, seed=3)
+    assert find(damaged, moments=record()).top == group
+    assert find(damaged, reference=healthy()).top == group
+
+
+def test_healthy_moments_and_a_healthy_reference_raise_no_alarm() -> None:
+    assert find(healthy(), moments=record()).top is None
+    assert find(healthy(), reference=healthy()).top is None
+
+
+def test_a_record_of_another_network_is_not_believed() -> None:
+    other = toys.untrained().eval()
+    walk = take_walk(evidence(healthy(), reference=other))
+    assert walk is not None
+    assert {site.at for site in walk.sites} == {"input"}  # the running statistics, then
+
+
+def test_a_record_with_layers_that_the_model_lacks_is_refused() -> None:
+    strange = {"nowhere": Moments(torch.zeros(2), torch.ones(2))}
+    with pytest.raises(InvalidArgumentError, match="'nowhere' that the model lacks"):
+        Case(healthy(), diagnose=toys.points(30, seed=1), moments=strange)
+
+
+def test_files_that_are_no_record_are_refused_in_a_sentence(tmp_path: object) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"  # type: ignore[operator]
+    for tensors in (
+        {"a.mean": torch.zeros(2)},
+        {"a.mean": torch.zeros(2), "a.var": torch.ones(3)},
+        {"a.mean": torch.zeros(2), "a.var": -torch.ones(2)},
+        {"weight": torch.zeros(2)},
+    ):
+        save_file(tensors, path)
+        with pytest.raises(InvalidArgumentError, match="no record of moments"):
+            load_moments(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InvalidArgumentError, match="no record of moments"):
+        load_moments(path)
+
+
+def test_the_answer_is_the_same_twice() -> None:
+    damaged = plant(healthy(), "second", "noise", 2.0, seed=0)
+    first, second = (find(copy.deepcopy(damaged), moments=record()) for _ in range(2))
+    assert first.top == second.top
+    assert first.scores.equals(second.scores)
+    assert first.confidence == second.confidence
