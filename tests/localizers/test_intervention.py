@@ -64,8 +64,10 @@ def test_line_search_by_plain_loops(group: str) -> None:
     assert LOCALIZERS["line_search"](found)[group] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
-def test_groups_gain_in_the_test_above() -> None:
-    assert (LOCALIZERS["line_search"](on(zoo.build("norms"), n=40)) > 1e-3).sum() == 2
+def test_groups_gain_in_the_tests_beside() -> None:
+    found = on(zoo.build("norms"), n=40)
+    for score in ("line_search", "newton_gain"):
+        assert (LOCALIZERS[score](found) > 1e-4).sum() >= 2
 
 
 @pytest.mark.parametrize("group", ["first", "second", "head"])
@@ -81,8 +83,7 @@ def test_newton_by_plain_loops(group: str) -> None:
         mean.append(torch.stack(sums).sum(0) / 20)
     ridge = 0.1 * float(torch.cat([f.flatten() for f in fisher]).mean())
     expected = walked(found, names, [g / (f + ridge) for g, f in zip(mean, fisher, strict=True)])
-    assert expected > 1e-4
-    assert LOCALIZERS["newton_gain"](found)[group] == pytest.approx(expected, rel=1e-3)
+    assert LOCALIZERS["newton_gain"](found)[group] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_fisher_of_batches_of_one_is_the_empirical_fisher_s_diagonal() -> None:

@@ -41,7 +41,7 @@ def test_a_training_leaves_weights_and_a_log(tmp_path: Path) -> None:
     right = (model.eval()(inputs).argmax(1) == torch.arange(60) % 3).float().mean()
     assert float(right) == pytest.approx(log["test_accuracy"].iloc[-1])
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != "") == [
-        "history.csv", "training.json", "weights.safetensors",
+        "history.csv", "training.json", "weights.moments.safetensors", "weights.safetensors",
     ]  # fmt: skip
 
 

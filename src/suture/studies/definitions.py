@@ -72,7 +72,8 @@ def _read(path: Path, name: str) -> Definition:
         raise InvalidArgumentError(f"{path}: {_sentence(error)}") from error
     except SutureError as error:
         raise InvalidArgumentError(f"{path}: {error}") from error
-    return Definition(name, study.model_copy(update={"cell": _absolute(study.cell, path.parent)}), study.cell)
+    found = {"cell": _absolute(study.cell, path.parent), "summary": _absolute(study.summary, path.parent)}
+    return Definition(name, study.model_copy(update=found), study.cell)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -6,14 +6,15 @@
     <out>/results.json     the same with what failed
     <out>/means.csv        means by group with n and 95 % intervals, when the study asks for means
     <out>/page.md          the tables as a page
+    <out>/…                files of the study's own summary, see ``summaries``
 
 Everything but ``study.json`` and the cells is written anew at the end of a run and holds no times, so a study
 that was killed and continued ends with the same files as one that was not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from suture.studies.cells import ERROR, Row, Task, load_function, tasks
 from suture.studies.definitions import Definition, load_study
 from suture.studies.executors import EXECUTORS, Executor
 from suture.studies.grid import Study, expand
+from suture.studies.summaries import TEXT, Content, Summary, load_summary, on_page, summarised
 from suture.views.grid import escaped
 
 SCHEMA = 1
@@ -47,6 +49,7 @@ class Outcome:
         total: how many cells the grid has.
         rows: rows of the finished cells, in the order of the grid.
         failed: folder of a cell that failed → why, in one sentence.
+        summary: file → content, of the study's own summary.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Outcome:
     total: int
     rows: list[Row]
     failed: dict[str, str] = field(default_factory=dict)
+    summary: Mapping[str, Content] = field(default_factory=dict)
 
     @property
     def complaint(self) -> str:
@@ -87,9 +91,16 @@ class Outcome:
             self.study.about.strip(),
             escaped(short),
             f"**{escaped(counts)}**" if counts else "",
-            tables.markdown(self.rows, self.study.table) if self.rows else "",
+            on_page(self.summary),
+            self._tables(),
         ]
         return "\n\n".join(part for part in parts if part).rstrip() + "\n"
+
+    def _tables(self) -> str:
+        """The rows as they are; a summary stands in their place, since what is summarised is long."""
+        if any(name.endswith(TEXT) for name in self.summary):
+            return f"Every row stands in `{ROWS}`."
+        return tables.markdown(self.rows, self.study.table) if self.rows else ""
 
 
 def run_study(
@@ -123,6 +134,7 @@ def run_study(
     do = EXECUTORS[("inline" if jobs == 1 else "processes") if executor == "auto" else executor]
     cells = expand(definition.study, preset)
     load_function(study.cell, list(cells[0].parameters))
+    summary = load_summary(study.summary)
     directory = Path(out) if out is not None else default_directory(definition.name, preset)
     with _claimed(directory, definition, preset):
         todo = tasks(study.cell, cells, directory / CELLS)
@@ -132,7 +144,7 @@ def run_study(
         finally:  # after an interrupt too: what is finished is worth a table
             rows = [row for task in todo for row in task.rows() or []]
             outcome = Outcome(definition.name, study, preset, directory, len(todo), rows, failed)
-            _write(outcome)
+            outcome = _write(outcome, summary)
     return outcome
 
 
@@ -160,7 +172,8 @@ def _carry_out(
     )
 
 
-def _write(outcome: Outcome) -> None:
+def _write(outcome: Outcome, summary: Summary | None) -> Outcome:
+    """Everything that holds what came out; the outcome with its summary."""
     shown, directory = outcome.study.table, outcome.directory
     write_atomic(directory / ROWS, tables.to_csv(outcome.rows))
     results = {
@@ -177,7 +190,12 @@ def _write(outcome: Outcome) -> None:
         tables.check_columns(outcome.rows, shown)
     if shown.mean:
         write_atomic(directory / MEANS, tables.means_csv(outcome.rows, shown))
+    if summary is not None and outcome.rows:
+        outcome = replace(outcome, summary=summarised(summary, outcome.rows))
+        for name, content in outcome.summary.items():
+            write_atomic(directory / name, content)
     write_atomic(directory / PAGE, outcome.page())
+    return outcome
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Study(Part):
     exclude: list[Parameters] = Field([], description="cells to leave out: those with all the values given")
     presets: dict[str, Preset] = Field({}, description="name → what it changes")
     table: Shown = Field(Shown(), description="what to show")
+    summary: str = Field("", description="FILE.py:FUNC or package.module:func, all rows → {file: content}; or none")
 
     def varied(self, preset: str | None) -> "Study":
         """The study under one of its presets; the study itself for None.

@@ -1,0 +1,155 @@
+"""Errors that nobody planted: a healthy network on shifted pictures. What is named, how stably, and does it pay?"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from suture.bench.answers import ask, asked_for
+from suture.bench.examples import Pairs
+from suture.bench.localize import Row, cache_of, case_of, flagged_row
+from suture.bench.networks import load_subject
+from suture.bench.oracle import consult, gains, judged
+from suture.registry import Registry
+from suture.rundir import fingerprint
+from suture.tasks import evaluate
+
+Shift = Callable[[Tensor, Generator], Tensor]
+SHIFTS: Registry[Shift] = Registry("shift")
+"""Name → pictures (n, c, h, w) in [0, 1] → the same pictures, shifted."""
+
+BLUR, NOISE = 1.1, 0.16  # standard deviations: of the blur in pixels, of the noise in units of [0, 1]
+
+
+@SHIFTS.register("none")
+def none(pictures: Tensor, generator: Generator) -> Tensor:
+    """As they are: for CIFAR networks, JPEG pictures after training on clean ones."""
+    return pictures
+
+
+@SHIFTS.register("camera")
+def camera(pictures: Tensor, generator: Generator) -> Tensor:
+    """Blurred and noisy, as from a cheap camera: the shift of ``suture demo``."""
+    return noise(blur(pictures, generator), generator)
+
+
+@SHIFTS.register("blur")
+def blur(pictures: Tensor, generator: Generator) -> Tensor:
+    """A Gaussian blur with a standard deviation of 1.1 pixels."""
+    reach = torch.arange(-3.0, 4.0)
+    weights = torch.exp(-(reach**2) / (2 * BLUR**2))
+    channels = pictures.shape[1]
+    kernel = (weights / weights.sum()).expand(channels, 1, 1, -1)
+    padded = F.pad(pictures, (3, 3, 3, 3))
+    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.transpose(2, 3), groups=channels)
+
+
+@SHIFTS.register("noise")
+def noise(pictures: Tensor, generator: Generator) -> Tensor:
+    """Gaussian noise of 0.16."""
+    return pictures + NOISE * torch.randn(pictures.shape, generator=generator)
+
+
+@SHIFTS.register("contrast")
+def contrast(pictures: Tensor, generator: Generator) -> Tensor:
+    """Two fifths of the contrast."""
+    mean = pictures.mean((1, 2, 3), keepdim=True)
+    return mean + 0.4 * (pictures - mean)
+
+
+def cell(
+    network: str,
+    shift: str,
+    seed: int,
+    record: str = "none",
+    data: str = "",
+    weights: str = "",
+    localizers: Sequence[str] = (),
+    directory: Path | None = None,
+) -> list[Row]:
+    """Ask every localizer about a network's errors under a shift, and the oracle about its answers.
+
+    Args:
+        network, seed, record, data, weights, localizers, directory: as for `suture.bench.localize.cell`; the seed
+            draws the examples, so agreement between seeds tells how stable an answer is.
+        shift: a name in `SHIFTS`; every pool is shifted alike.
+
+    Returns:
+        A row per localizer with what it named, whether it raised an alarm, the share of resamples that name the
+        same, and the oracle's columns; a row ``flagged`` for the groups that Localize would treat, and a row ``all``
+        for treating every group.
+    """
+    subject = load_subject(network, data, weights, cache_of(directory))
+    how = SHIFTS[shift]
+    names = asked_for(localizers, reference=record == "reference")
+    image, pools = subject.image, {}
+    mean, std = (torch.tensor(values)[:, None, None] for values in (image.mean, image.std))
+    for name, pool in subject.pools(seed).items():
+        generator = Generator().manual_seed(int(fingerprint(shift, name, seed)[:15], 16))
+        shifted = how(pool.inputs * std + mean, generator).clamp(0, 1)
+        pools[name] = Pairs((shifted - mean) / std, pool.targets)
+    case = case_of(subject.model, subject, pools["diagnose"], record, seed)
+    learn, score = pools["oracle_train"], pools["oracle_score"]
+    alone = consult(subject.model, learn, score, case.task, seed)
+    flagged = flagged_row(case, "")
+    sets = [flagged.pop("chosen"), list(case.groups)]
+    together = gains(subject.model, sets, learn, score, case.task, seed)
+    rows = list[Row]()
+    for answer in ask(case, names):
+        chosen = [answer.named] if answer.named is not None else []
+        gained = float(alone[answer.named]) if answer.named is not None else None
+        said = {"named": answer.named, "alarm": answer.alarm, "confidence": answer.confidence, "passes": answer.passes}
+        row: Row = {"localizer": answer.localizer, **said, "error": answer.error or None}
+        rows.append(row | judged(chosen, gained, alone))
+    rows.append(flagged | judged(sets[0], together[0], alone))
+    everything: Row = {"localizer": "all", "named": None, "error": None}
+    rows.append(everything | judged(sets[1], together[1], alone))
+    found = evaluate(subject.model, pools["diagnose"], case.task, device=case.device, name="the shifted examples")
+    known = {
+        "groups": len(case.groups),
+        "accuracy": found.accuracy,
+        "gains": ", ".join(f"{group} {gain:+.4f}" for group, gain in alone.items()),
+    }
+    return [{k: v for k, v in row.items() if k != "planted"} | known for row in rows]
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
+    """Files of a finished study: per network, shift and localizer, over seeds.
+
+    `n`: seeds with an answer, errors aside; `names`: what it names, with how often, most frequent first (for
+    ``flagged`` the sets); `agreement`: share of seeds that name the first of these; `alarm`, `confidence`,
+    `gain_share`, `enough`: means over seeds.
+    """
+    if not rows:
+        return {}
+    lines = []
+    keys = ["network", "shift", "localizer"]
+    for key, members in pd.DataFrame(rows).groupby(keys, sort=False):
+        answered = members[members["error"].isna()]
+        column = "flagged" if key[2] == "flagged" and "flagged" in members else "named"
+        named = Counter("none" if pd.isna(name) or not name else str(name) for name in answered[column])
+        common = named.most_common()
+        means = {
+            name: float(pd.to_numeric(answered[name]).mean()) if answered[name].notna().any() else None
+            for name in ("alarm", "confidence", "gain_share", "enough")
+        }
+        known = key[2] != "all" and bool(common)
+        line = {"n": len(answered), "names": ", ".join(f"{name} x{times}" for name, times in common) if known else ""}
+        agreement = common[0][1] / len(answered) if known else None
+        lines.append(dict(zip(keys, key, strict=True)) | line | {"agreement": agreement} | means)
+    table = pd.DataFrame(lines)
+    shown = [[_shown(value) for value in line] for line in table.to_numpy(object)]
+    head = [list(table.columns), ["---"] * len(table.columns)]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in [*head, *shown])
+    return {"summary.csv": table.to_csv(index=False), "summary.md": text}
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
