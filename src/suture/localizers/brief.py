@@ -77,7 +77,7 @@ def treat_briefly(
     examples = evidence.examples.only(drawn(trained, steps * size, evidence.case.seed).tolist())
     with plain_recurrence(model):
         run = train(
-            model, examples, evidence.case.task, _adam(chosen, lr), [], epochs=1, batch_size=size,
+            model, examples, evidence.case.task, adam(chosen, lr), [], epochs=1, batch_size=size,
             seed=evidence.case.seed, device=evidence.case.device, mode=nn.Module.eval, clip=CLIP,
             description=f"probing {group}",
         )  # fmt: skip
@@ -100,7 +100,7 @@ def drawn(positions: Positions, count: int, seed: int) -> Positions:
     return np.concatenate(rounds)[:count]
 
 
-def _adam(chosen: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
+def adam(chosen: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
     """Adam on a group's tensors; one of zeros moves as far as the mean tensor does."""
     sizes = [float(p.detach().double().square().mean().sqrt()) if p.numel() else 0.0 for p in chosen]
     usual = sum(sizes) / len(sizes)

@@ -127,6 +127,12 @@ def mismatch(site: Site, seen: Moments) -> Tensor:
     return torch.log1p(_divergence(site, k * mean, k * k * var)).mean()
 
 
+def concentration(site: Site, seen: Moments) -> float:
+    """Median over mean of the channels' log(1 + KL): near 0 when few channels are off, near 1 when all are."""
+    each = torch.log1p(_divergence(site, seen.mean, seen.var + site.eps))
+    return float(each.median() / each.mean().clamp_min(1e-12))
+
+
 def channel_mismatch(site: Site, seen: Moments) -> Tensor:
     """What is left of the mismatch when every channel may have a factor of its own, a scalar."""
     mean, var = seen.mean, seen.var + site.eps
