@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from suture.asked import Asked
-from suture.errors import DataError, SplitOverlapError
+from suture.errors import DataError, InvalidArgumentError, SplitOverlapError
 from suture.images import ImageFormat
+from suture.loading import load_model
+from suture.moments import beside, measure_moments, save_moments
 from tests import pictures, toys
 
 TOYS = Path(toys.__file__)
@@ -166,3 +169,20 @@ def test_classes_must_be_the_same_in_every_split(tmp_path: Path, counts: dict[st
     asked = Asked(model=pictures.network(tmp_path / "model.py"), diagnose=paths[0], repair=paths[1], verify=paths[2])
     with pytest.raises(DataError, match=part):
         asked.case()
+
+
+def test_a_record_of_moments_beside_the_weights_comes_with_the_case(asked: Asked, tmp_path: Path) -> None:
+    model = load_model(asked.model)
+    weights = tmp_path / "net.safetensors"
+    save_file(model.state_dict(), weights)
+    with_weights = asked.model_copy(update={"weights": str(weights)})
+    without = with_weights.case()
+    assert without.moments == {}
+    record = measure_moments(without.model, without.splits["diagnose"], without.task, device=torch.device("cpu"))
+    save_moments(record, beside(weights))
+    case = with_weights.case()
+    assert list(case.moments) == list(record)
+    assert case.fingerprint != without.fingerprint
+    beside(weights).write_bytes(b"nonsense")
+    with pytest.raises(InvalidArgumentError, match="no record of moments"):
+        with_weights.case()

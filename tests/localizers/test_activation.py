@@ -196,6 +196,13 @@ def test_healthy_moments_and_a_healthy_reference_raise_no_alarm() -> None:
     assert find(healthy(), reference=healthy()).top is None
 
 
+def test_a_mismatch_at_the_first_site_says_that_the_inputs_may_have_shifted() -> None:
+    shifted = LOCALIZERS["norm_statistics"].find(evidence(healthy(), shift=3.0))
+    assert shifted.top is not None
+    assert "check them first" in shifted.why
+    assert "check them first" not in find(plant(healthy(), "last", "noise", 3.0, seed=0), moments=record()).why
+
+
 def test_a_record_of_another_network_is_not_believed() -> None:
     other = toys.untrained().eval()
     walk = take_walk(evidence(healthy(), reference=other))

@@ -86,7 +86,7 @@ def test_no_group_stands_out_where_errors_are_like_the_rest() -> None:
     # Random labels: what is an error and what is not has nothing to do with the network.
     generator = torch.Generator().manual_seed(3)
     data = [(x, int(torch.randint(0, 3, (), generator=generator))) for x, _ in toys.points(600, seed=5)]
-    found = suture.localize(suture.Case(toys.Net(), data))
+    found = suture.localize(suture.Case(toys.Net(), data), "grad_norm")
     assert found.top is None
     assert found.confidence is None
     assert found.why.startswith("No group's share of grad_norm on errors exceeds")
@@ -133,6 +133,92 @@ def test_weights_have_a_null_at_random_and_none_on_correct_examples(temporary: A
     assert found.low.isna().all(axis=None)
 
 
+# What is asked by default
+
+
+class Plain(toys.Net):
+    """The toy without BatchNorm: it remembers nothing of its healthy time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Identity()
+
+
+def test_a_network_s_own_record_decides_and_the_gradients_stand_beside_it() -> None:
+    model = toys.network()
+    with torch.no_grad():
+        model.first.weight.mul_(-1)
+    healthy, sick = (suture.localize(suture.Case(each, toys.points(600, seed=2))) for each in (toys.network(), model))
+    assert list(healthy.scores) == ["norm_statistics", "grad_norm"]
+    assert healthy.top is None
+    assert healthy.why == "Every activation is what the network was trained on."
+    assert (healthy.scores["norm_statistics"].dropna() < 1).all()
+    assert sick.top is not None
+    assert sick.scores["norm_statistics"].idxmax() == sick.top
+    assert sick.scores["norm_statistics"].max() > 1
+    assert sick.confidence is not None
+    assert sick.confidence > 0.9
+    for table in (sick.null_correct, sick.null_random, sick.low, sick.first_share):
+        assert table["grad_norm"].notna().all()
+        assert table["norm_statistics"].isna().all()
+
+
+def test_without_a_record_it_is_said_what_to_do() -> None:
+    found = suture.localize(suture.Case(Plain(), toys.points(600, seed=2)))
+    assert found.first == "norm_statistics"
+    assert found.why.startswith("The network keeps no record of healthy activations")
+    for way in ("suture train", "--reference"):
+        assert way in found.why
+
+
+def test_with_a_reference_a_network_without_a_record_has_one() -> None:
+    model, reference = Plain(), Plain()
+    reference.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        model.second.weight.mul_(-1)
+    found = suture.localize(suture.Case(model, toys.points(600, seed=2), reference=reference))
+    assert (found.first, found.top) == ("norm_statistics", "second")
+
+
+def test_what_scores_no_group_is_skipped_with_its_reason_unless_it_was_named(
+    temporary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @temporary("mute", reads="network")
+    def mute(found: Evidence) -> Finding:
+        return Finding(pd.Series(float("nan"), index=list(found.groups)), None, None, "There is nothing to go by.")
+
+    monkeypatch.setattr("suture.localizers.choice.DEFAULT", ("mute", "grad_norm"))
+    found = suture.localize(toys.case())
+    assert (found.first, found.skipped) == ("grad_norm", {"mute": "There is nothing to go by."})
+    assert "grad_norm" in found.why
+    named = suture.localize(toys.case(), "mute")
+    assert (named.first, named.top, named.why) == ("mute", None, "There is nothing to go by.")
+
+
+@pytest.mark.parametrize("rule", ["top_k", "top_1", "first", "above_median", "exceeds_null"])
+def test_rules_that_read_scores_read_the_gradients_by_default(known_gains: pd.DataFrame, rule: str) -> None:
+    found = suture.localize(toys.case(), rule=rule)
+    assert list(found.scores) == ["grad_norm", "norm_statistics"]
+    alone = suture.localize(toys.case(), "grad_norm", rule)
+    assert (found.flagged, found.top, found.why) == (alone.flagged, alone.top, alone.why)
+    assert list(suture.localize(toys.case(), ("norm_statistics", "grad_norm"), "first").flagged) == ["norm"]
+
+
+def test_all_keeps_the_default_s_order(monkeypatch: pytest.MonkeyPatch, known_gains: pd.DataFrame) -> None:
+    known = {name: LOCALIZERS[name] for name in ("relative", "norm_statistics", "grad_norm")}
+    monkeypatch.setattr("suture.localizers.choice.LOCALIZERS", known)
+    assert list(suture.localize(toys.case(), "all").scores) == ["norm_statistics", "grad_norm", "relative"]
+    assert list(suture.localize(toys.case(), "all", "top_1").scores) == ["grad_norm", "norm_statistics", "relative"]
+
+
+@pytest.mark.parametrize("names", ["norm_statistics", "alpha", ("alpha", "norm_statistics")])
+def test_gradients_that_nobody_reads_are_not_measured(monkeypatch: pytest.MonkeyPatch, names: Any) -> None:
+    monkeypatch.setattr(Evidence, "_measured", lambda *_: pytest.fail("gradients were measured"))
+    found = suture.localize(toys.case(), names)
+    assert found.n_errors > 0
+    assert found.low.isna().all(axis=None)
+
+
 # Where treating pays
 
 
@@ -175,7 +261,7 @@ def test_the_paper_s_protocol_reads_the_paper_s_scores_and_no_gains(monkeypatch:
 
 def test_a_reference_divides_its_profile_out() -> None:
     case = toys.case(reference=toys.network())
-    found = suture.localize(case, rule="above_median")
+    found = suture.localize(case, "grad_norm", "above_median")
     assert found.null_reference is not None
     pd.testing.assert_frame_equal(found.null_reference, found.scores)
     assert found.flagged == []  # it is its own reference: every ratio is 1
@@ -192,6 +278,17 @@ def test_a_reference_names_the_group_that_was_damaged() -> None:
     ratio = found.scores["grad_norm"] / found.null_reference["grad_norm"]
     assert found.flagged == [ratio.idxmax()]
     assert found.first_share["grad_norm"].idxmax() == ratio.idxmax()
+
+
+def test_a_distance_from_the_reference_ranks_as_it_is() -> None:
+    model = toys.network()
+    with torch.no_grad():
+        model.second.weight.mul_(-1)
+    case = suture.Case(model, toys.data(), reference=toys.network())
+    found = suture.localize(case, "weight_change", "top_1")
+    assert found.null_reference is not None
+    assert (found.null_reference["weight_change"] == 0).all()  # it does not differ from itself
+    assert found.flagged == ["second"]
 
 
 def test_a_reference_of_another_architecture() -> None:
@@ -264,7 +361,7 @@ def test_a_network_that_blows_up_at_random_has_no_null_there() -> None:
 
     model = Explosive()
     model.load_state_dict(toys.trained())
-    found = suture.localize(suture.Case(model.eval(), toys.data()))
+    found = suture.localize(suture.Case(model.eval(), toys.data()), "grad_norm")
     assert found.null_random.isna().all(axis=None)
     assert found.scores.notna().all(axis=None)
 
@@ -367,7 +464,7 @@ def test_all_examples_right_leaves_nothing_to_explain_but_networks_are_still_ask
 
 
 def test_all_examples_wrong_has_no_null_to_compare_with() -> None:
-    found = suture.localize(suture.Case(toys.network(), wrong()))
+    found = suture.localize(suture.Case(toys.network(), wrong()), "grad_norm")
     assert found.null_correct.isna().all(axis=None)
     assert found.null_random.notna().all(axis=None)
     assert found.top is None
@@ -385,7 +482,7 @@ def test_one_example(examples: Callable[[int], toys.Pairs]) -> None:
 
 
 def test_too_few_examples_to_tell() -> None:
-    found = suture.localize(suture.Case(toys.network(), diagnose=[*right(3), *wrong(9)[3:6]]))
+    found = suture.localize(suture.Case(toys.network(), diagnose=[*right(3), *wrong(9)[3:6]]), "grad_norm")
     assert found.why == "There are too few examples to tell a difference from chance."
 
 

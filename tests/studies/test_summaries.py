@@ -1,8 +1,10 @@
 """A study's own summary: files beside the rows, texts and pictures on the page."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from suture.errors import InvalidArgumentError, SutureError
 from suture.studies.engine import run_study
@@ -40,6 +42,11 @@ def test_files_of_a_summary_stand_beside_the_rows_and_on_the_page(tmp_path: Path
     assert "![dot.png](dot.png)" in page
     assert "## Total\n\n14 of 3" in page
     assert "| 3 | 9 |" not in page  # all rows are in rows.csv
+    terminal = Console(width=80, file=StringIO())
+    terminal.print(outcome.table())
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "14 of 3" in shown
+    assert "┃" not in shown  # no table of all rows
     again = run_study(study(tmp_path, "own.py:files"), out)
     assert (again.page(), (out / "page.md").read_text()) == (page, page)
 

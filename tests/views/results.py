@@ -60,6 +60,18 @@ def localized(groups: list[str] | None = None, **changes: Any) -> Localization:
     return _with(found, changes)
 
 
+def localized_by_record(**changes: Any) -> Localization:
+    """The default: the network's own record says which of three groups is sick, gradients stand beside it."""
+    found = localized()
+    scores = pd.DataFrame({"norm_statistics": [0.5, 4.0, float("nan")], "grad_norm": found.scores["grad_norm"]})
+    nulls = {
+        name: getattr(found, name).reindex(columns=scores.columns)
+        for name in ("low", "high", "first_share", "null_correct", "null_random")
+    }
+    why = "What arrives at layer1.bn is not what it was."
+    return _with(found, {"scores": scores, "top": "layer1", "confidence": 0.97, "why": why, **nulls} | changes)
+
+
 def localized_without_errors() -> Localization:
     """What Localize says of a model that is always right."""
     nothing = localized().scores * float("nan")

@@ -24,6 +24,7 @@ from tests.views.results import (
     diagnosed,
     diagnosed_without_classes,
     localized,
+    localized_by_record,
     localized_without_errors,
     noise,
     scanned,
@@ -45,6 +46,8 @@ DRAWN = {
     "scan without epoch numbers": lambda: scanned(epochs=scanned().epochs.assign(epoch=NAN)),
     "localize": lambda: localized(),
     "localize, many groups": lambda: localized([f"layer{i}.weight" for i in range(200)]),
+    "localize, by record": lambda: localized_by_record(),
+    "localize, by record, no gains": lambda: localized_by_record(pays=pd.DataFrame()),
     "localize, hostile": lambda: localized(STRANGE),
     "localize, no top": lambda: localized(top=None, flagged=[]),
     "localize, of an older suture": lambda: localized(
@@ -204,8 +207,9 @@ def test_localize_says_when_the_top_group_also_leads_on_correct_examples() -> No
     same, other = localized(), localized(null_correct=localized().scores.iloc[::-1].set_axis(["conv1", "layer1", "fc"]))
     assert any("also comes first on correct examples" in found for found in localize.findings(same))
     assert not any("also comes first" in found for found in localize.findings(other))
-    assert "fc stands out (first in 93\xa0% of resamples). Because." in localize.findings(same)
-    assert "fc stands out. Because." in localize.findings(localized(confidence=None))
+    assert "fc stands out: Because (same group in 93\xa0% of resamples)." in localize.findings(same)
+    assert "fc stands out: Because." in localize.findings(localized(confidence=None))
+    assert "fc stands out." in localize.findings(localized(confidence=None, why=""))
 
 
 def test_localize_says_no_group_stands_out_and_warns_of_the_median_rule() -> None:
@@ -233,10 +237,51 @@ def test_localize_shows_intervals_stability_gains_and_both_nulls() -> None:
     assert shown["correct"] == "0.150"
     assert shown["random init"] == "0.0200"
     assert shown["first"] == "93\xa0%"
-    assert shown["gain"] == "0.20 [0.10, 0.30]"
+    assert shown["held-out gain"] == "0.20 [0.10, 0.30]"
+    assert localize.GAINS in localize.grid(localized()).note
     bare = localized(low=pd.DataFrame(), high=pd.DataFrame(), first_share=pd.DataFrame(), pays=pd.DataFrame())
     assert localize.grid(bare).rows[2][1] == "3.00"
-    assert {"first", "gain"}.isdisjoint(name for name, _ in localize.grid(bare).columns)
+    assert {"first", "held-out gain"}.isdisjoint(name for name, _ in localize.grid(bare).columns)
+    assert localize.GAINS not in localize.grid(bare).note
+
+
+def test_localize_by_the_network_s_record_shows_its_unit_and_the_gradients_beside_it() -> None:
+    result = localized_by_record()
+    assert localize.winner(result) == (
+        "layer1 stands out: What arrives at layer1.bn is not what it was (same group in 97\xa0% of resamples)."
+    )
+    healthy = localized_by_record(top=None, why="Every activation is what the network was trained on.")
+    assert localize.winner(healthy) == "No group stands out. Every activation is what the network was trained on."
+    grid = localize.grid(result)
+    assert grid.caption.startswith("norm_statistics (1 = stands out); 20 errors in 100 examples")
+    assert [name for name, _ in grid.columns] == ["Group", "norm_statistics", "held-out gain", "flagged"]
+    assert [row[1] for row in grid.rows] == ["0.500", "4.00", "–"]
+    names = [name for name, _ in localize.beside(result).columns]
+    assert names == ["Group", "grad_norm", "correct", "random init", "first"]
+    assert localize.beside(result).rows[2][1:3] == ["3.00 [2.7, 3.3]", "0.150"]
+    assert not localize.others(result)
+    assert not localize.beside(localized())  # its first localizer has nulls of its own
+    html = str(localize.section(result))
+    assert "Beside it, grad_norm of the errors" in html
+    assert "norm_statistics (1 = stands out)" in html
+
+
+def test_localize_by_the_network_s_record_draws_the_line_at_one() -> None:
+    shown = printed(localized_by_record().table(), width=80)
+    lines = [line for line in shown.splitlines() if "stands out" not in line]
+    bars = {line.split()[0]: line for line in lines if line.startswith(("conv1 ", "layer1 ", "fc "))}
+    assert bars["layer1"].count("█") == 31
+    assert bars["layer1"].index("┃") == bars["conv1"].index("┃")  # at a quarter of the longest bar, which is 4
+    assert "┃" not in bars["fc"]
+    assert "–" in bars["fc"]
+    assert "norm_statistics; ┃ 1 = stands out" in shown
+    ax = localized_by_record().plot()
+    assert ax.get_xlabel() == "norm_statistics (1 = stands out)"
+    (line,) = [each for each in ax.get_lines() if each.get_label() == "1 = stands out"]
+    assert list(line.get_xdata()) == [1, 1]
+    assert [text.get_text() for text in ax.texts] == ["–"]  # fc has no record
+    gains = ax.get_figure().axes[1]
+    assert gains.get_xlabel() == "held-out gain, log(1 + loss)"
 
 
 def test_localize_says_what_an_interval_below_its_score_means() -> None:
@@ -256,6 +301,16 @@ def test_localize_draws_bars_with_both_nulls_and_the_interval() -> None:
     drawn = list(gains.get_lines()[1].get_xdata())
     assert drawn == pytest.approx([0.1, 0.15, 0.2])
     assert len(localized(pays=pd.DataFrame()).plot().get_figure().axes) == 1
+
+
+@pytest.mark.parametrize("make", [localized, localized_by_record])
+def test_localize_folds_no_cell_at_80_columns(make: Any) -> None:
+    shown = printed(make().table(), width=80)
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 6  # three groups in two tables
+    assert all(line.split("│")[1].strip() for line in rows)
+    assert "0.20 [0.10, 0.30]" in shown
+    assert "3.00 [2.7, 3.3]" in shown
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

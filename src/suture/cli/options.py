@@ -23,7 +23,7 @@ LocalizersOpt = Annotated[
     str,
     typer.Option(
         "--localizers",
-        help="Names separated by commas, or all (default: grad_norm, relative, rms); the first says which group is "
+        help="Names separated by commas, or all (default: norm_statistics, grad_norm); the first says which group is "
         "sick.",
         show_default=False,
     ),
@@ -32,8 +32,8 @@ RuleOpt = Annotated[
     str,
     typer.Option(
         "--rule",
-        help="How groups are flagged: pays (default), exceeds_null, top_k (3; also top_1, top_5, …), first, or "
-        "above_median (the paper's).",
+        help="How groups are flagged: pays (default); by the scores of the first localizer, then grad_norm by default: "
+        "exceeds_null, top_k (3; also top_1, top_5, …), first, or above_median (the paper's).",
         show_default=False,
     ),
 ]

@@ -108,9 +108,7 @@ class Meter:
             tally = _Tally(self, watch, losses, weights)
             tally.backward()
             tally.loop()
-        if not tally.squares.isfinite().all():
-            bad = self.names[int((~tally.squares.isfinite()).any(0).nonzero()[0])]
-            raise NonFiniteError(f"the gradient of '{bad}' is not finite; check the weights and the inputs")
+        self._refuse_non_finite(tally.squares)
         return Measurement(losses.detach(), verdicts, self.names, tally.squares, tally.sums)
 
     def _check(self, batch: Batch) -> Tensor:
@@ -130,12 +128,19 @@ class Meter:
                 "the model gives different outputs for the same inputs, in eval mode; is dropout or another random "
                 "layer still on?"
             )
+        self._refuse_non_finite(expected)
         norms = found.squares[: len(expected)].sqrt()
         allowed = TOLERANCE * expected + 1e-5 * expected.amax(dim=1, keepdim=True) + 1e-12
         wrong = ((norms - expected).abs() > allowed).any(0)
         self.looped = [name for name, bad in zip(self.names, wrong.tolist(), strict=True) if bad]
         self._warn()
         return losses
+
+    def _refuse_non_finite(self, values: Tensor) -> None:
+        """(n, parameters) must be finite; the first parameter that is not is named."""
+        if not values.isfinite().all():
+            bad = self.names[int((~values.isfinite()).any(0).nonzero()[0])]
+            raise NonFiniteError(f"the gradient of '{bad}' is not finite; check the weights and the inputs")
 
     def _plain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses, and norms of plain gradients, of the first examples: (k,) and (k, parameters)."""

@@ -8,6 +8,7 @@ its record. Where two groups could have caused the same mismatch, one of them is
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from suture.localizers.brief import treat_briefly
 from suture.localizers.evidence import Evidence
@@ -17,7 +18,8 @@ from suture.localizers.pays import fall
 from suture.localizers.registry import Finding, localizer
 from suture.localizers.sites import Site, channel_mismatch, concentration
 from suture.localizers.tail import GAIN, refit
-from suture.localizers.walk import FLOOR, Walk, first_of, take_walk, together
+from suture.localizers.walk import CHUNK, FLOOR, Walk, first_of, take_walk, together
+from suture.tasks import batches
 
 FEW = 0.1  # concentration below which a mismatch is that of a few channels
 
@@ -53,9 +55,10 @@ def norm_statistics(evidence: Evidence) -> Finding:
 def _settle(evidence: Evidence, walk: Walk, named: str) -> tuple[str, str]:
     """Who it was: the group whose sites are off, the one before it, or the one whose layer feeds the site."""
     star = max((s for s in walk.sites if s.owner == named), key=lambda s: walk.mismatches[s.path])
-    seen = f"What arrives at {star.path} is not what the network was trained on"
+    inputs = _about_inputs(evidence) if star is walk.sites[0] else ""
+    seen = f"What arrives at {star.path} is not what the network was trained on{inputs}"
     if star.at == "output":
-        return named, f"The output of {star.path} is not what a healthy network gave."
+        return named, f"The output of {star.path} is not what a healthy network gave{inputs}."
     if star.producer not in (None, star.keeper):
         return _stale_or_changed(evidence, walk, star, seen)
     before = _before(walk, named)
@@ -84,7 +87,18 @@ def _stale_or_changed(evidence: Evidence, walk: Walk, star: Site, seen: str) -> 
         return producer, f"{seen}, in a few channels only."  # statistics grow stale in all of them at once
     if float(channel_mismatch(star, arrived)) < FLOOR:
         return producer, f"{seen}: the channels of {producer} were rescaled."
-    return keeper, f"The statistics that {keeper} keeps are not those of what {producer} gives; all else is well."
+    return keeper, f"{seen}, and all else is well: the statistics of {keeper} are stale."
+
+
+def _about_inputs(evidence: Evidence) -> str:
+    """What to look at before a first layer is blamed."""
+    case, said = evidence.case, " (inputs that have shifted look the same: check them first"
+    some = evidence.examples.only(range(min(CHUNK, len(evidence.examples))))
+    inputs, _ = next(batches(some, case.task, case.device, CHUNK))
+    normalised = case.image is not None and any(case.image.mean)
+    if not normalised or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        return f"{said})"
+    return f"{said}; they have mean {inputs.mean():.2f} and deviation {inputs.std():.2f}, where 0 and 1 are usual)"
 
 
 def _before(walk: Walk, group: str) -> str | None:

@@ -16,18 +16,22 @@ TRIED = 8  # examples on which the model must give the same twice
 DEFAULT_RULE = {"split": "pays", "paper": "above_median"}
 
 
-def chosen(case: Case, localizers: str | Sequence[str]) -> tuple[dict[str, Localizer], dict[str, str], bool]:
+def chosen(
+    case: Case, localizers: str | Sequence[str], rule: str = "default"
+) -> tuple[dict[str, Localizer], dict[str, str], bool]:
     """The localizers that are meant, those that are left out with the reason, and whether they were named.
 
     Args:
         localizers: ``"default"``, ``"all"``, a name, or names; the first one decides.
+        rule: one that reads scores, as all but ``pays`` do, needs a score of every group: ``grad_norm`` then comes
+            first, unless localizers are named.
 
     Raises:
         UnknownNameError: no such localizer.
         InvalidArgumentError: none or one twice, or one that needs a reference which the case lacks.
     """
     named = localizers not in ("default", "all")
-    names = _names(case, localizers)
+    names = _names(case, localizers, rule)
     if not names or len(set(names)) < len(names):
         raise InvalidArgumentError("localizers must be one or more different names")
     found, skipped = {name: LOCALIZERS[name] for name in names}, {}
@@ -39,14 +43,19 @@ def chosen(case: Case, localizers: str | Sequence[str]) -> tuple[dict[str, Local
     return {name: localizer for name, localizer in found.items() if name not in skipped}, skipped, named
 
 
-def _names(case: Case, localizers: str | Sequence[str]) -> list[str]:
+def _names(case: Case, localizers: str | Sequence[str], rule: str) -> list[str]:
     if not isinstance(localizers, str):
         return list(localizers)
-    if localizers == "default":
-        return list(PAPER if case.protocol == "paper" else DEFAULT)
-    if localizers == "all":
-        return [*DEFAULT, *(name for name in LOCALIZERS if name not in DEFAULT)]
-    return [localizers]
+    if localizers not in ("default", "all"):
+        return [localizers]
+    usual: tuple[str, ...] = PAPER if case.protocol == "paper" else DEFAULT
+    if _named(case, rule) != "pays":
+        usual = tuple(sorted(usual, key=lambda name: name != PAPER[0]))  # a stable sort: only it moves
+    return [*usual, *(name for name in LOCALIZERS if name not in usual and localizers == "all")]
+
+
+def _named(case: Case, rule: str) -> str:
+    return DEFAULT_RULE[case.protocol] if rule == "default" else rule
 
 
 def rule_of(case: Case, rule: str, first: Localizer) -> str:
@@ -57,7 +66,7 @@ def rule_of(case: Case, rule: str, first: Localizer) -> str:
         InvalidArgumentError: under protocol "paper", a rule that is not the paper's; or one that cannot work with
             the localizer that it would read.
     """
-    name = DEFAULT_RULE[case.protocol] if rule == "default" else rule
+    name = _named(case, rule)
     RULES[name]
     if case.protocol == "paper" and name != "above_median":
         raise InvalidArgumentError(f"protocol 'paper' flags by above_median, not by '{name}'; leave the rule out")

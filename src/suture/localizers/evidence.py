@@ -1,7 +1,7 @@
 """Evidence: what localizers read. Everything in it is measured when it is first asked for, and once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,7 @@ class Evidence:
     wrong_at: NDArray[np.int64]
     correct_at: NDArray[np.int64]
     max_memory: int | None = None
+    _samples: dict[bytes, Sample] = field(default_factory=dict, repr=False)  # by positions; shared with the null
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
@@ -83,14 +84,14 @@ class Evidence:
 
     def of(self, model: nn.Module) -> "Evidence":
         """The same examples, another model: for the nulls."""
-        return replace(self, model=model)
+        return replace(self, model=model, _samples={})
 
     def resampled(self, generator: np.random.Generator) -> "Evidence":
         """A bootstrap replicate of the gradients; what else was measured is shared."""
         twin = replace(self)
         twin.__dict__.update(self.__dict__)  # what a cached_property has measured
         twin.__dict__["errors"] = self.errors.resampled(generator)
-        if len(self.correct_at):
+        if "correct" in self.__dict__:
             twin.__dict__["correct"] = self.correct.resampled(generator)
         return twin
 
@@ -98,16 +99,19 @@ class Evidence:
         return self.examples.only(positions.tolist())
 
     def _measured(self, positions: NDArray[np.int64], what: str) -> Sample:
-        return measure(
-            self.model,
-            self._only(positions),
-            self.case.task,
-            self.groups,
-            device=self.case.device,
-            batch_size=self.case.batch_size,
-            max_memory=self.max_memory,
-            description=what,
-        )
+        key = positions.tobytes()
+        if key not in self._samples:
+            self._samples[key] = measure(
+                self.model,
+                self._only(positions),
+                self.case.task,
+                self.groups,
+                device=self.case.device,
+                batch_size=self.case.batch_size,
+                max_memory=self.max_memory,
+                description=what,
+            )
+        return self._samples[key]
 
 
 def gather(case: Case, right: NDArray[np.bool_], max_memory: int | None = None) -> tuple[Evidence, Evidence]:

@@ -96,17 +96,15 @@ def exceeds_null(ranking: Ranking) -> list[str]:
 
 @RULES.register("pays")
 def pays(ranking: Ranking) -> list[str]:
-    """Groups whose treatment pays and whose gain cannot be told from the best group's.
+    """Groups whose treatment seems to pay and whose gain cannot be told from the best group's.
 
-    None when no group's interval lies above zero; those above the median score where gains are not known.
+    None when no group gains anything; those above the median score where gains are not known. Whether the gain is
+    more than chance is for Treat to say, which has more examples to say it with.
     """
     gains = ranking.pays.reindex(ranking.scores.index).astype(float)
     if gains["gain"].isna().all():
         return above_median(ranking)
-    sure = gains["gain"].where(gains["low"] > 0).to_numpy()
-    if np.isnan(sure).all():
-        return []
-    best = gains["low"].to_numpy()[np.nanargmax(sure)]
+    best = gains["low"].to_numpy()[np.nanargmax(gains["gain"].to_numpy())]
     return ranking.named((gains["high"] >= best) & (gains["gain"] > 0))
 
 

@@ -92,7 +92,7 @@ class Panel:
         name, healthy = self.first, self.null_reference
         low, high = (table[name] for table in self.intervals)
         scores, null = self.scores[name], self.null_correct[name] if healthy is None else healthy[name]
-        sharpened = healthy is not None and bool(healthy[name].notna().any())
+        sharpened = healthy is not None and bool((null > 0).any())  # a distance from the reference has no profile
         return Ranking(
             scores=_over(scores, null) if sharpened else scores,
             null=null,
@@ -189,7 +189,7 @@ class Panel:
         if not len(evidence.wrong_at):
             return {}
         readers = {name: each for name, each in self.localizers.items() if each.reads == "gradients"}
-        return replicates(readers, evidence, evidence.case.seed)
+        return replicates(readers, evidence, evidence.case.seed) if readers else {}  # which would measure gradients
 
     def _table(self, evidence: Evidence, *kinds: Reads) -> pd.DataFrame:
         """Scores of the localizers that read one of these; without errors, of those that need none."""
@@ -224,7 +224,11 @@ def asked(
             continue
         try:
             with passes.charged_to(name):
-                findings[name] = localizer.find(evidence)
+                finding = localizer.find(evidence)
+            if named or finding.scores.notna().any():
+                findings[name] = finding
+            else:
+                skipped[name] = finding.why or "it has a score for no group"
         except NonFiniteError:
             raise
         except SutureError as error:

@@ -71,7 +71,7 @@ class Localizer:
 
 
 LOCALIZERS: Registry[Localizer] = Registry("localizer")
-DEFAULT = ("grad_norm", "relative", "rms")  # the first of them says which group is sick
+DEFAULT = ("norm_statistics", "grad_norm")  # the first of them says which group is sick
 
 
 def localizer(

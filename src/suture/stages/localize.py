@@ -31,7 +31,8 @@ class Localization(Result, stage="localize", schema=2):
     """Two answers: where the model is sick (scores, top), and where treating it pays (pays, flagged).
 
     Attributes:
-        scores: index group (model order), one column per localizer, larger = more suspect.
+        scores: index group (model order), one column per localizer, larger = more suspect; NaN where a localizer
+            has nothing to say of a group.
         low, high: bootstrap intervals of the scores, 95 %; NaN for localizers that read no gradients. The bias of
             a norm is taken out of them, so that they can lie below the score.
         first_share: share of resamples in which the group comes first; NaN likewise.
@@ -39,8 +40,9 @@ class Localization(Result, stage="localize", schema=2):
         null_random: the same scores on the errors at random initialisation, averaged over seeds.
         null_reference: the same scores of the healthy reference on the same errors; None without a reference.
             With one, groups are ranked by score / null_reference: the profile of a healthy network is divided out.
-        pays: group → gain, low, high: where treating pays; empty under protocol "paper".
-        flagged: the groups that Treat will treat.
+        pays: group → gain, low, high: where treating pays, in log(1 + loss) on held-out examples; empty under
+            protocol "paper".
+        flagged: the groups that Treat will treat; none without errors.
         top: the group that is sick, or None when none stands out.
         confidence: share of resamples that name the same group; None where it was not measured.
         why: what speaks for `top`, or against any, in a sentence.
@@ -108,9 +110,10 @@ def localize(
 
     Args:
         case: its `diagnose` split is looked at, in eval mode.
-        localizers: names of the registry, ``"default"`` or ``"all"``; the first one decides which group is sick.
+        localizers: names of the registry, ``"default"`` or ``"all"``; the first one decides which group is sick. By
+            default that is ``norm_statistics``, beside ``grad_norm``; with a rule that reads scores it is the latter.
         rule: a name of ``suture.localizers.RULES``; ``"default"`` flags where treating pays, and under protocol
-            "paper" what is ``above_median``.
+            "paper" what is ``above_median``. All others read the scores of the first localizer.
         max_memory: bytes that evidence may take at a time; see `suture.localizers.measure`.
 
     Raises:
@@ -120,7 +123,7 @@ def localize(
             the same inputs.
         NonFiniteError: the model's outputs or gradients are not finite.
     """
-    wanted, left_out, named = chosen(case, localizers)
+    wanted, left_out, named = chosen(case, localizers, rule)
     rule = rule_of(case, rule, next(iter(wanted.values())))
     if max_memory is not None and max_memory < 1:
         raise InvalidArgumentError(f"max_memory must be at least one byte, not {max_memory}")
@@ -147,7 +150,7 @@ def localize(
     return Localization(
         scores=panel.scores, low=low, high=high, first_share=panel.first_share, **nulls,
         null_reference=panel.null_reference, pays=pays,
-        flagged=RULES[rule](ranking) if len(evidence.wrong_at) or rule == "pays" else [],
+        flagged=RULES[rule](ranking) if len(evidence.wrong_at) else [],
         top=answer.top, confidence=answer.confidence, why=answer.why, rule=rule,
         n=len(outcomes.right), n_errors=len(evidence.wrong_at), n_null=len(null.wrong_at), accuracy=outcomes.accuracy,
         groups={group: list(parameters) for group, parameters in case.groups.items()},

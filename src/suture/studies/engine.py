@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Group
+from rich.markdown import Markdown
 from rich.text import Text
 
 from suture.errors import InvalidArgumentError, RunError
@@ -73,11 +74,12 @@ class Outcome:
         )
 
     def table(self) -> Group:
-        """The results for a terminal."""
+        """The results for a terminal: the study's own summary where it has one, since rows are then many and wide."""
         counts = tables.counted(self.rows, self.study.table)
+        texts = [Markdown(str(content)) for name, content in self.summary.items() if name.endswith(TEXT)]
         return Group(
             *([Text(counts)] if counts else []),
-            *tables.terminal(self.rows, self.study.table),
+            *(texts or tables.terminal(self.rows, self.study.table)),
         )
 
     def page(self) -> str:

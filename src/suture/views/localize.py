@@ -9,7 +9,9 @@ import numpy as np
 from suture.views.bars import Bar, bars
 from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.profiles import (
+    STANDS_OUT,
     are_shares,
+    beside_first,
     column_of,
     drawable,
     first_shares,
@@ -37,7 +39,7 @@ from suture.views.style import (
     rows,
     sentence,
 )
-from suture.views.text import count, listed, number, percent, plain, several
+from suture.views.text import NOTHING, count, known, listed, number, percent, plain, several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,16 +52,19 @@ if TYPE_CHECKING:
 GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
 LONGEST = 60  # groups in a table: all of them are in scores.csv
 BARS = 12  # groups as bars in a terminal
+PAID = "held-out gain"
+GAINS = "Held-out gain: fall of log(1 + loss) on examples that were not trained on."
 SCATTER = "An interval below its score says that most of the score is scatter between examples."
 
 
 def figure(result: Localization, ax: Axes | None = None) -> Axes:
-    """Each group's share of the score with its interval: on errors, on correct examples, at random initialisation.
+    """Each group's score, or its share with its interval: on errors, on correct examples, at random initialisation.
 
-    Shares, because errors have larger losses and so larger gradients everywhere; what matters is where they
-    differ. Worry when a group's bar and interval reach far beyond both of its marks: this is where errors are
-    unlike the rest. Bars that end at their marks show the architecture, not the errors. Beside it, where it was
-    measured, what treating the group gains: worry about nothing whose interval holds zero.
+    A score with a unit of its own is drawn beside the line above which a group stands out: worry about what reaches
+    beyond it. Others are drawn as shares, because errors have larger losses and so larger gradients everywhere; what
+    matters is where they differ. Worry when a group's bar and interval reach far beyond both of its marks: this is
+    where errors are unlike the rest. Bars that end at their marks show the architecture, not the errors. Beside it,
+    where it was measured, what treating the group gains: worry about nothing whose interval holds zero.
     """
     if not drawable(result):
         return sentence(ax or rows(2), "There are no scores to draw.")
@@ -72,16 +77,23 @@ def figure(result: Localization, ax: Axes | None = None) -> Axes:
     places = np.arange(len(shown))
     flagged = np.array([group in result.flagged for group in shown])
     values = floats(profiles.loc[shown], "errors")
-    for hit, colour, name in ((flagged, VERMILLION, "errors, flagged group"), (~flagged, BLUE, "errors")):
+    line = STANDS_OUT.get(result.first)
+    names = ("errors, flagged group", "errors") if line is None else ("flagged group", "other group")
+    for hit, colour, name in ((flagged, VERMILLION, names[0]), (~flagged, BLUE, names[1])):
         if hit.any():
             ax.barh(places[hit], values[hit], height=0.62, color=colour, label=name)
     _mark_interval(ax, profiles.loc[shown], MUTED, "95 % interval")
     _mark_null(ax, floats(profiles.loc[shown], "correct"), "|", "correct examples", markersize=14, markeredgewidth=2.2)
     _mark_null(ax, floats(profiles.loc[shown], "random"), "o", "random weights", markersize=5, markerfacecolor="white")
+    if line is not None:
+        ax.axvline(line, color=INK, linewidth=1.2, linestyle="--", label=_unit(result.first))
+    for place in places[~np.isfinite(values)]:
+        ax.annotate(NOTHING, (0, place), (3, 0), textcoords="offset points", va="center", color=MUTED)
     name_rows(ax, [f"{plain(group, 28)} (top)" if group == result.top else group for group in shown])
     more = f", {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
     name = label(result.first)
-    dress(ax, title=f"Where the {name} of errors lies{more}", x=f"share of {name} (%)" if shares else name)
+    title = f"Where the {name} of errors lies{more}" if line is None else f"Which group stands out{more}"
+    dress(ax, title=title, x=f"share of {name} (%)" if shares else _with_unit(name))
     legend(ax, columns=2)
     if paid:
         _draw_gains(ax, gains)
@@ -96,7 +108,7 @@ def _draw_gains(ax: Axes, gains: pd.DataFrame) -> None:
     panel.axvline(0, color=MUTED, linewidth=0.8)
     _mark_interval(panel, gains, GREEN)
     panel.plot(floats(gains, "gain"), np.arange(len(gains)), "o", color=GREEN, markersize=5)
-    dress(panel, title="What treating it gains", x="held-out gain, 95 % interval")
+    dress(panel, title="What treating it gains", x="held-out gain, log(1 + loss)")
     panel.tick_params(axis="y", length=0, labelleft=False)
     panel.locator_params(axis="x", nbins=4)
 
@@ -119,52 +131,88 @@ def grid(result: Localization, *, narrow: bool = False) -> Grid:
     """Score with its interval, nulls, how often the group comes first, gain, shares, and marks: a row per group.
 
     Args:
-        narrow: for a terminal, where bars show the shares.
+        narrow: for a terminal, where bars show the shares, and gains beside nulls would not fit.
     """
     raw, shown = raw_scores(result), highest(raw_scores(result)["errors"], LONGEST)
-    table = [[group, *cells] for group, cells in zip(shown, _cells(result, raw, shown, narrow), strict=True)]
+    headings = _headings(result, narrow)
+    cells = _cells(result, result.first, headings, shown)
+    table = [[group, *row, _mark(result, group)] for group, row in zip(shown, cells, strict=True)]
     marked = frozenset(i for i, group in enumerate(shown) if group == result.top)
     more = f"{len(shown)} of {len(raw)} groups, the highest; all are in localize/scores.csv."
     notes = [
         more if len(shown) < len(raw) else "",
         SCATTER if (raw["high"] < raw["errors"]).any() else "",
+        GAINS if PAID in headings else "",
         GUESSING if result.guessing else "",
     ]
-    right = f"accuracy {percent(result.accuracy)}"
-    title = f"{result.first} of {several(result.n_errors, 'error')} in {count(result.n)} examples ({right})"
-    columns = [Column("Group"), *column(*_headings(result, narrow)), Column("flagged")]
+    counts = f"{several(result.n_errors, 'error')} in {count(result.n)} examples (accuracy {percent(result.accuracy)})"
+    title = f"{_with_unit(result.first)}; {counts}" if result.first in STANDS_OUT else f"{result.first} of {counts}"
+    columns = [Column("Group"), *column(*headings), Column("flagged")]
     return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
 
 
-def _headings(result: Localization, narrow: bool) -> list[str]:
-    sizes = sizes_of(result)
+def beside(result: Localization) -> Grid:
+    """Where the first localizer has no nulls: one that has, with them; otherwise nothing."""
+    name = beside_first(result)
+    if name is None:
+        return Grid("", [], [])
+    headings = [name, *_null_headings(result, name)]
+    shown = highest(raw_scores(result)["errors"], LONGEST)
+    cells = _cells(result, name, headings, shown)
+    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
+    raw = raw_scores(result, name)
+    note = SCATTER if (raw["high"] < raw["errors"]).any() else ""
+    return Grid(f"Beside it, {name} of the errors", [Column("Group"), *column(*headings)], table, note=note)
+
+
+def gains(result: Localization) -> Grid:
+    """Where treating pays, as a table of its own."""
+    if gains_of(result)["gain"].isna().all():
+        return Grid("", [], [])
+    shown = highest(raw_scores(result)["errors"], LONGEST)
+    cells = _cells(result, result.first, [PAID], shown)
+    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
+    return Grid("Where treating pays", [Column("Group"), *column(PAID)], table, note=GAINS)
+
+
+def _null_headings(result: Localization, name: str) -> list[str]:
+    raw, reference = raw_scores(result, name), result.null_reference
     optional = {
-        "reference": result.null_reference is not None,
-        "first": first_shares(result).notna().any(),
-        "gain": gains_of(result)["gain"].notna().any(),
+        "correct": raw["correct"].notna().any(),
+        "random init": raw["random"].notna().any(),
+        "reference": reference is not None and column_of(reference, name, raw.index).notna().any(),
+        "first": first_shares(result, name).notna().any(),
+    }
+    return [heading for heading, there in optional.items() if there]
+
+
+def _headings(result: Localization, narrow: bool) -> list[str]:
+    sizes, nulls = sizes_of(result), _null_headings(result, result.first)
+    optional = {
+        PAID: gains_of(result)["gain"].notna().any() and not (narrow and nulls),
         "share of score": are_shares(result) and not narrow,
         "share of weights": bool(sizes.notna().all()) and bool(len(sizes)) and not narrow,
     }
-    return [result.first, "correct", "random init", *(name for name, there in optional.items() if there)]
+    found = [name for name, there in optional.items() if there]
+    return [result.first, *nulls, *found]
 
 
-def _cells(result: Localization, raw: pd.DataFrame, shown: list[str], narrow: bool) -> list[list[str]]:
-    """A list per group, in the order of the headings, and the marks."""
-    profiles, sizes, first, gains = profiles_of(result), sizes_of(result), first_shares(result), gains_of(result)
+def _cells(result: Localization, name: str, headings: list[str], shown: list[str]) -> list[list[str]]:
+    """A list per group of what one localizer and the gains say, in the order of the headings; its own comes first."""
+    raw, profiles, sizes = raw_scores(result, name), profiles_of(result), sizes_of(result)
+    first, gains = first_shares(result, name), gains_of(result)
     reference = result.null_reference if result.null_reference is not None else result.scores
     content = {
-        result.first: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
+        name: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
         "correct": lambda g: number(raw.loc[g, "correct"]),
         "random init": lambda g: number(raw.loc[g, "random"]),
-        "reference": lambda g: number(reference.loc[g, result.first]),
+        "reference": lambda g: number(reference.loc[g, name]),
         "first": lambda g: percent(first[g], 0),
-        "gain": lambda g: _with_interval(gains.loc[g, ["gain", "low", "high"]], digits=2),
+        PAID: lambda g: _with_interval(gains.loc[g, ["gain", "low", "high"]], digits=2),
         "share of score": lambda g: percent(profiles.loc[g, "errors"]),
         "share of weights": lambda g: percent(sizes[g] / sizes.sum()),
     }
-    headings = _headings(result, narrow)
-    head, *rest = headings
-    return [[content[head](g), *(content[name](g) for name in rest), _mark(result, g)] for g in shown]
+    return [[content[heading](g) for heading in headings] for g in shown]
 
 
 def _with_interval(numbers: Any, digits: int = 3) -> str:
@@ -176,7 +224,8 @@ def _with_interval(numbers: Any, digits: int = 3) -> str:
 
 def others(result: Localization) -> Grid:
     """Scores of the localizers that did not decide, beside those of correct examples."""
-    names = [str(name) for name in result.scores.columns[1:]]
+    shown_beside = beside_first(result)
+    names = [str(name) for name in result.scores.columns[1:] if name != shown_beside]
     groups = result.scores.index
     values = {
         name: (column_of(result.scores, name, groups), column_of(result.null_correct, name, groups)) for name in names
@@ -195,19 +244,34 @@ def _mark(result: Localization, group: str) -> str:
 def table(result: Localization) -> Table:
     """Scores beside their nulls, the shares as bars, and what they say, for a terminal."""
     drawn = [_bars(result)] if drawable(result) else []
-    return stacked(grid(result, narrow=True).rich(), *drawn, lines([*findings(result), *small_print(result)]))
+    main = grid(result, narrow=True)
+    apart = [] if any(name == PAID for name, _ in main.columns) else [gains(result)]
+    more = [grid.rich() for grid in (beside(result), *apart) if grid]
+    said = lines([*findings(result), *small_print(result)])
+    return stacked(main.rich(), *drawn, *more, said)
 
 
 def _bars(result: Localization) -> Table:
-    profiles, shares = profiles_of(result), are_shares(result)
+    profiles, shares, line = profiles_of(result), are_shares(result), STANDS_OUT.get(result.first)
     shown = highest(profiles["errors"], BARS)
     drawn = []
     for group in shown:
         ours, correct, random = np.asarray(profiles.loc[group, ["errors", "correct", "random"]], float).tolist()
         behind = percent(ours) if shares else number(ours)
-        drawn.append(Bar(group, ours, {"○": random, "┃": correct}, behind, bold=group == result.top))
+        marks = {"○": random, "┃": correct} if line is None else {"┃": line if known(ours) else float("nan")}
+        drawn.append(Bar(group, ours, marks, behind, bold=group == result.top))
     more = f"; {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
-    return bars(drawn, f"share of {result.first}; ┃ on correct examples, ○ at random weights{more}")
+    name = f"share of {result.first}" if shares else result.first
+    nulls = "┃ on correct examples, ○ at random weights" if line is None else f"┃ {_unit(result.first)}"
+    return bars(drawn, f"{name}; {nulls}{more}")
+
+
+def _unit(name: str) -> str:
+    return f"{STANDS_OUT[name]:g} = stands out"
+
+
+def _with_unit(name: str) -> str:
+    return f"{name} ({_unit(name)})" if name in STANDS_OUT else name
 
 
 def html(result: Localization) -> Markup:
@@ -217,7 +281,11 @@ def html(result: Localization) -> Markup:
 
 def section(result: Localization) -> Markup:
     """Figure, tables and what may be said, for the page."""
-    alt = f"Share of {result.first} per group on errors, on correct examples and at random weights; gain per group."
+    alt = (
+        f"{_with_unit(result.first)} per group; held-out gain per group."
+        if result.first in STANDS_OUT
+        else f"Share of {result.first} per group on errors, on correct examples and at random weights; gain per group."
+    )
     return render(
         "localize.html.j2",
         result=result,
@@ -225,6 +293,7 @@ def section(result: Localization) -> Markup:
         small_print=small_print(result),
         chart=image(lambda: figure(result), alt) if drawable(result) else None,
         grid=grid(result),
+        beside=beside(result),
         others=others(result),
     )
 
@@ -235,7 +304,7 @@ def findings(result: Localization) -> list[str]:
     found = [f"The model is wrong on {count(result.n_errors)} of the {examples} (accuracy {percent(result.accuracy)})."]
     if not result.n_errors:
         found = [f"The model is right on all {examples}, so there are no errors to localize."]
-    found.append(" ".join(filter(None, [winner(result), plain(result.why)])))
+    found.append(winner(result))
     if result.flagged:
         found.append(f"Flagged for treatment by {plain(result.rule, 60)}: {listed(result.flagged)}.")
     else:
@@ -251,11 +320,12 @@ def findings(result: Localization) -> list[str]:
 
 
 def winner(result: Localization) -> str:
-    """Which group stands out, and how sure that is."""
+    """Which group stands out, why, and how sure that is."""
     if result.top is None:
-        return "No group stands out."
-    sure = "" if result.confidence is None else f" (first in {percent(result.confidence, 0)} of resamples)"
-    return f"{plain(result.top, 60)} stands out{sure}."
+        return f"No group stands out. {plain(result.why)}".strip()
+    sure = "" if result.confidence is None else f" (same group in {percent(result.confidence, 0)} of resamples)"
+    why = f": {plain(result.why).removesuffix('.')}" if result.why else ""
+    return f"{plain(result.top, 60)} stands out{why}{sure}."
 
 
 def small_print(result: Localization) -> list[str]:
