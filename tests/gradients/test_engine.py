@@ -1,12 +1,15 @@
 """Gradients against an oracle that knows nothing of the engine: one plain backward per example."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture.errors import DataError
-from suture.gradients import group_norms, mean_gradients, per_example_norms
+from suture.gradients import Meter, group_norms, mean_gradients, per_example_norms
 from suture.groups import resolve
 from suture.tasks import Classification
 from tests import zoo
@@ -85,3 +88,12 @@ def test_norms_of_groups_add_up_in_squares() -> None:
 def test_no_examples_are_an_error() -> None:
     with pytest.raises(DataError, match="no examples"):
         mean_gradients(zoo.build("norms"), [], Classification())
+
+
+def test_nothing_keeps_a_measured_model_alive() -> None:
+    model = zoo.build("convolutions")
+    seen = weakref.ref(model)
+    Meter(model, Classification()).measure(zoo.batch(), sets=lambda verdicts: torch.ones(1, len(verdicts)))
+    del model
+    gc.collect()
+    assert seen() is None

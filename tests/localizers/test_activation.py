@@ -124,7 +124,7 @@ def test_every_network_has_moments_and_they_survive_the_disk(name: str, tmp_path
 @pytest.mark.filterwarnings("ignore:.*used outside of its module")
 def test_it_answers_on_every_network_and_leaves_it_alone(name: str) -> None:
     model = zoo.build(name)
-    inputs, targets = zoo.batch()
+    inputs, targets = zoo.batch(120)
     examples = list(zip(inputs, targets.tolist(), strict=True))
     case = Case(model, diagnose=examples)
     before, everything = base_sha256(canonical_state(case.model)), np.arange(len(examples))
@@ -141,6 +141,14 @@ def test_a_healthy_network_has_no_sick_group() -> None:
     found = find(healthy())
     assert found.top is None
     assert found.scores["norm"] < 1
+
+
+@pytest.mark.parametrize(("n", "answers"), [(99, False), (101, True), (151, True)])
+def test_few_examples_are_too_few_and_odd_numbers_are_no_trouble(n: int, answers: bool) -> None:
+    found = LOCALIZERS["norm_statistics"].find(evidence(healthy(), n=n))
+    assert found.top is None
+    assert found.scores.notna().any() == answers
+    assert ("100 will do" in found.why) != answers
 
 
 def test_a_network_without_any_record_says_so() -> None:

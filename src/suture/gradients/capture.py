@@ -106,6 +106,7 @@ def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> 
             handle = layer.module.register_forward_hook(partial(watch.forward, layer), with_kwargs=True)
             stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
+        stack.callback(watch.release)
         yield watch
 
 
@@ -129,6 +130,11 @@ class Watch:
         self.calls: list[Call] = []
         self.zero = torch.zeros((), requires_grad=True, device=device)
         self.on_complete: Callable[[Call], None] | None = None
+
+    def release(self) -> None:
+        """Forget everything: hooks on tensors hold this, and this holds tensors, in a cycle that no collector sees."""
+        self.calls.clear()
+        self.on_complete = None
 
     def forward(self, layer: Layer, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """Forward hook: note the call, and wait for the gradients of what it gave."""

@@ -18,7 +18,7 @@ from suture.localizers.pays import fall
 from suture.localizers.registry import Finding, localizer
 from suture.localizers.sites import Site, channel_mismatch, concentration
 from suture.localizers.tail import GAIN, refit
-from suture.localizers.walk import CHUNK, FLOOR, Walk, first_of, take_walk, together
+from suture.localizers.walk import CHUNK, FEWEST, FLOOR, Walk, first_of, take_walk, together
 from suture.tasks import batches
 
 FEW = 0.1  # concentration below which a mismatch is that of a few channels
@@ -36,6 +36,9 @@ def norm_statistics(evidence: Evidence) -> Finding:
     Source: notes on planted faults in docs/localization.md; batch statistics against stored ones as a sign of
     damage go back to Li et al. 2017 (AdaBN), there as a sign of another domain.
     """
+    if len(evidence.examples) < FEWEST:
+        why = f"{len(evidence.examples)} examples are too few to tell activations from their record; {FEWEST} will do."
+        return Finding(pd.Series(np.nan, index=list(evidence.groups)), None, None, why)
     walk = take_walk(evidence)
     if walk is None:
         return _without_record(evidence)
@@ -113,7 +116,8 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
     tried = {group: refit(evidence, group) for group in evidence.groups if group not in known}
     fits = {group: fit for group, fit in tried.items() if fit is not None}
     for group, fit in fits.items():
-        scores[group] = max(fit.gain, 0.0) / GAIN
+        score = max(fit.gain, 0.0) / GAIN
+        scores[group] = score if fit.heals else min(score, 1.0)
     agree = float(np.mean([group is None for group in walk.resampled(evidence.case.seed)]))
     healed = [group for group, fit in fits.items() if fit.heals]
     if healed:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from suture.localizers.evidence import Evidence
 from suture.localizers.sites import Site, keeps_record, mismatch, walking
-from suture.localizers.walk import CHUNK, EXAMPLES, FLOOR, Walk, mismatches_of, together
+from suture.localizers.walk import CHUNK, EXAMPLES, FLOOR, Walk, mismatches_of, together, whole
 from suture.tasks import Batch, batches
 
 EXPLAINED = 0.6  # of the mismatch must go away before the group that was let move is named
@@ -27,7 +27,7 @@ def explains(evidence: Evidence, walk: Walk, group: str) -> bool:
     parameters = _norm_parameters(model, evidence.groups[group])
     if not watched or not parameters:
         return False
-    first, second = (half[: EXAMPLES // 2] for half in evidence.halves)
+    first, second = (whole(half[: EXAMPLES // 2]) for half in evidence.halves)
     held_out = list(batches(evidence.examples.only(second.tolist()), case.task, case.device, CHUNK))
     order = np.resize(np.random.default_rng(case.seed).permutation(first), STEPS * BATCH)
     training = batches(evidence.examples.only(order.tolist()), case.task, case.device, BATCH)

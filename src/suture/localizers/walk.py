@@ -15,8 +15,10 @@ from suture.moments import Record, measure_moments, pooled
 from suture.tasks import batches
 
 EXAMPLES = 400  # of a walk: the moments' own error is then below a third of the floor
+FEWEST = 100  # the moments of fewer are off their record by more than the floor, by chance alone
 CHUNK = 50  # examples that a site is renormalised by; the unit that is drawn again
 FLOOR = 0.025  # mismatch: JPEG compression of the inputs brings sites of healthy CIFAR networks to 0.019
+FLOOR_SAME = 0.005  # where the record is of the same images, so that neither a shift nor chance sets them apart
 INPUT = 2.0  # times the floor at the first site, where a shift of the inputs lands: JPEG brings it to 0.027
 SHARE = 0.25  # of the largest excess: what is put right at every site leaks on at a tenth or less
 STRANGE = 4 * FLOOR  # mismatch at nine of ten sites: the record is of another network
@@ -29,6 +31,7 @@ class Walk:
 
     sites: Sequence[Site]
     seen: Sequence[Seen]  # per chunk of examples
+    floor: float  # mismatch above which a site stands out
 
     @cached_property
     def mismatches(self) -> pd.Series:
@@ -38,7 +41,7 @@ class Walk:
     def relative(self, mismatches: pd.Series | None = None) -> pd.Series:
         """Mismatch of every site over its floor."""
         found = self.mismatches if mismatches is None else mismatches
-        floors = pd.Series(FLOOR, index=found.index)
+        floors = pd.Series(self.floor, index=found.index)
         floors.iloc[:1] *= INPUT
         return found / floors
 
@@ -58,28 +61,26 @@ class Walk:
 
 def take_walk(evidence: Evidence) -> Walk | None:
     """Walk over some examples of `diagnose`; None when there is no record to compare with."""
-    for record in _records(evidence):
-        walk = _walk(evidence, record)
+    for record, floor in _records(evidence):
+        walk = _walk(evidence, record, floor)
         if walk is not None and (record is None or walk.mismatches.quantile(0.1) < STRANGE):
             return walk
     return None
 
 
-def _records(evidence: Evidence) -> list[Record | None]:
-    case, found = evidence.case, list[Record | None]()
+def _records(evidence: Evidence) -> list[tuple[Record | None, float]]:
+    """What the walk may be compared with, best first, and the floor that goes with it."""
+    case, found = evidence.case, list[tuple[Record | None, float]]()
     if case.reference is not None:
-        same = _drawn(evidence).tolist()
-        found.append(
-            measure_moments(
-                case.reference, evidence.examples.only(same), case.task, device=case.device, batch_size=CHUNK
-            )
-        )
+        same = evidence.examples.only(_drawn(evidence).tolist())
+        record = measure_moments(case.reference, same, case.task, device=case.device, batch_size=CHUNK)
+        found.append((record, FLOOR_SAME))
     if case.moments:
-        found.append(case.moments)
-    return [*found, None]
+        found.append((case.moments, FLOOR))
+    return [*found, (None, FLOOR)]
 
 
-def _walk(evidence: Evidence, record: Record | None) -> Walk | None:
+def _walk(evidence: Evidence, record: Record | None, floor: float) -> Walk | None:
     model, case = evidence.model.eval(), evidence.case
     examples = evidence.examples.only(_drawn(evidence).tolist())
     chunks = list(batches(examples, case.task, case.device, CHUNK))
@@ -94,11 +95,17 @@ def _walk(evidence: Evidence, record: Record | None) -> Walk | None:
             for batch in chunks:
                 case.task.outputs(model, batch)
                 seen.append(dict(now))
-    return Walk(sites, seen)
+    return Walk(sites, seen, floor)
 
 
 def _drawn(evidence: Evidence) -> NDArray[np.int64]:
-    return np.sort(np.random.default_rng(evidence.case.seed).permutation(len(evidence.examples))[:EXAMPLES])
+    drawn = np.random.default_rng(evidence.case.seed).permutation(len(evidence.examples))
+    return np.sort(whole(drawn[:EXAMPLES]))
+
+
+def whole(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many as fill chunks: a small one would count as much as the others, and one example has no variance."""
+    return positions[: max(len(positions) // CHUNK, 1) * CHUNK]
 
 
 def mismatches_of(sites: Sequence[Site], seen: Seen) -> pd.Series:
