@@ -250,8 +250,13 @@ def test_localize_by_the_network_s_record_shows_its_unit_and_the_gradients_besid
     assert localize.winner(result) == (
         "layer1 stands out: What arrives at layer1.bn is not what it was (same group in 97\xa0% of resamples)."
     )
-    healthy = localized_by_record(top=None, why="Every activation is what the network was trained on.")
-    assert localize.winner(healthy) == "No group stands out. Every activation is what the network was trained on."
+    healthy = localized_by_record(
+        top=None, why="No activation is further from its record than a mild input shift takes it."
+    )
+    assert (
+        localize.winner(healthy)
+        == "No group stands out. No activation is further from its record than a mild input shift takes it."
+    )
     grid = localize.grid(result)
     assert grid.caption.startswith("norm_statistics (1 = stands out); 20 errors in 100 examples")
     assert [name for name, _ in grid.columns] == ["Group", "norm_statistics", "held-out gain", "flagged"]

@@ -125,7 +125,7 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
         gain = fits[top].gain
         why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {gain:.0%}."
         return Finding(scores, top, agree, why)
-    return Finding(scores, None, agree, "Every activation is what the network was trained on.")
+    return Finding(scores, None, agree, "No activation is further from its record than a mild input shift takes it.")
 
 
 def _without_record(evidence: Evidence) -> Finding:
