@@ -179,7 +179,7 @@ def test_each_pays_for_what_it_reads_whoever_asks_first() -> None:
     pools = subject.pools(0)
     damaged = plant(subject.model, "layer2", "noise", 1.5, 0)
     case = case_of(damaged, subject, pools["diagnose"], "none", 0)
-    names = ["grad_norm", "contrast", "alpha", "rms"]
+    names = ["grad_norm", "contrast", "alpha", "rms", "arachne"]
     first = {a.localizer: a for a in ask(case, names)}
     last = {a.localizer: a for a in ask(case, names[::-1])}
     assert all(first[n].passes == pytest.approx(last[n].passes) for n in names)

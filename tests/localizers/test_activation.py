@@ -13,6 +13,7 @@ from suture.bench import plant
 from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.localizers import LOCALIZERS, Evidence, Finding
+from suture.localizers.brief import treat_briefly
 from suture.localizers.sites import Site, channel_mismatch, mismatch
 from suture.localizers.tail import refit
 from suture.localizers.walk import take_walk
@@ -151,11 +152,33 @@ def test_few_examples_are_too_few_and_odd_numbers_are_no_trouble(n: int, answers
     assert ("100 will do" in found.why) != answers
 
 
-def test_a_network_without_any_record_says_so() -> None:
+def test_a_network_without_any_record_is_treated_group_by_group() -> None:
     model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
-    found = find(model)
-    assert found.top in (None, "0", "2")  # a weak answer, by treating each
+    found, here = find(model), evidence(model)
+    gains = {}
+    for group in here.groups:
+        treated = treat_briefly(here, group)
+        gains[group] = float((np.log1p(treated.before) - np.log1p(treated.after)).mean())
+    assert found.top == max(gains, key=gains.__getitem__)
+    assert found.scores[found.top] == found.scores.max() > 1
+    assert found.scores["0"] / found.scores["2"] == pytest.approx(gains["0"] / gains["2"])
     assert "no record" in found.why
+    assert "weak sign" in found.why
+
+
+def test_without_a_record_nothing_is_named_where_treating_gains_nothing() -> None:
+    class Says(nn.Module):  # always sure, always wrong in the same way: no weight of its own can help
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Linear(2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * self.idle(x) + torch.tensor([5.0, 0.0, 0.0])
+
+    found = find(Says())
+    assert found.top is None
+    assert "no record" in found.why
+    assert not (found.scores > 1).any()
 
 
 def test_stale_statistics_are_the_norm_s_and_a_rescaled_layer_is_the_layer_s() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from suture.case import Case
 from suture.errors import InvalidArgumentError
-from suture.localizers import LOCALIZERS, Evidence, Finding, Localizer, Sample, gather
+from suture.localizers import LOCALIZERS, Evidence, Localizer, Sample, gather
 from suture.localizers.panel import Panel
 from suture.localizers.passes import Passes
 from suture.localizers.pays import GAIN
@@ -103,10 +103,10 @@ class _Asker:
     def _answer(self, name: str, localizer: Localizer) -> Answer:
         if localizer.reads == "gradients":
             return self._against_nulls(name, localizer)
-        errors, _, *healthy = (self._fresh(which, localizer) for which in self.evidence)
+        errors, _, *healthy = self._fresh(localizer)
         with self.passes.charged_to(name):
             finding = localizer.find(errors)
-            scores, decides = finding.scores, _decides(finding)
+            scores, decides = finding.scores, finding.decides
             if healthy and localizer.reads == "weights" and localizer.needs is None and not decides:
                 scores = _over(scores, localizer(healthy[0]))
         named = finding.top if decides else self._first(name, scores)
@@ -115,7 +115,7 @@ class _Asker:
 
     def _against_nulls(self, name: str, localizer: Localizer) -> Answer:
         """A score of gradients, with what `suture.localize` makes of it: its nulls and its resamples."""
-        errors, null, *healthy = (self._fresh(which, localizer) for which in self.evidence)
+        errors, null, *healthy = self._fresh(localizer)
         with self.passes.charged_to(name):
             finding = localizer.find(errors)
             panel = Panel({name: localizer}, {name: finding}, errors, null, healthy[0] if healthy else None)
@@ -123,34 +123,34 @@ class _Asker:
             answer = panel.answer(ranking)
             share = panel.first_share[name].max()
         passes = self.passes.cost[name] + sum(self.passes.cost[which] for which in self.evidence)
-        if _decides(finding):
+        if finding.decides:
             return Answer(name, finding.scores, finding.top, finding.top is not None, finding.confidence, passes)
         named = self._first(name, ranking.scores)
         confidence = float(share) if np.isfinite(share) else None
         return Answer(name, ranking.scores, named, answer.top is not None, confidence, passes)
 
-    def _fresh(self, which: str, localizer: Localizer) -> Evidence:
-        """Evidence of which nothing is known but, to who reads gradients, the gradients."""
-        twin = replace(self.evidence[which])
-        if localizer.reads == "gradients":
-            if not len(twin.wrong_at):
-                raise InvalidArgumentError(f"there are no examples for the {which}")
-            if which not in self.measured:
-                with self.passes.charged_to(which):
-                    self.measured[which] = twin.errors
-            twin.__dict__["errors"] = self.measured[which]
-        return twin
+    def _fresh(self, localizer: Localizer) -> list[Evidence]:
+        """All evidence as if nobody had asked before; to who reads gradients, with the gradients of the errors."""
+        families: dict[int, dict[bytes, Sample]] = {}  # a model's samples, which its errors and its null share
+        found = []
+        for which, evidence in self.evidence.items():
+            samples = families.setdefault(id(evidence.model), {})
+            twin = replace(evidence, _samples=samples)
+            if localizer.reads == "gradients":
+                if not len(twin.wrong_at):
+                    raise InvalidArgumentError(f"there are no examples for the {which}")
+                if which not in self.measured:
+                    with self.passes.charged_to(which):
+                        self.measured[which] = twin.errors
+                samples[twin.wrong_at.tobytes()] = self.measured[which]
+            found.append(twin)
+        return found
 
     def _first(self, name: str, scores: pd.Series) -> str | None:
         known = scores.dropna()
         best = [str(group) for group in known.index[known == known.max()]]
         lot = int(fingerprint(self.case.seed, name)[:8], 16)
         return best[lot % len(best)] if best else None
-
-
-def _decides(finding: Finding) -> bool:
-    """Whether a localizer has an answer of its own, be it that no group stands out."""
-    return finding.top is not None or bool(finding.why) or finding.confidence is not None
 
 
 def _over(scores: pd.Series, healthy: pd.Series) -> pd.Series:

@@ -13,6 +13,7 @@ from torch import Tensor
 from suture.localizers.brief import treat_briefly
 from suture.localizers.evidence import Evidence
 from suture.localizers.explanation import explains
+from suture.localizers.network import losses_at, twin
 from suture.localizers.pays import GAIN as GAINS
 from suture.localizers.pays import fall
 from suture.localizers.registry import Finding, localizer
@@ -28,8 +29,10 @@ FEW = 0.1  # concentration below which a mismatch is that of a few channels
 def norm_statistics(evidence: Evidence) -> Finding:
     """The largest mismatch of the group's sites in units of the floor; above 1 it stands out.
 
+    Returns NaN for groups without a site, and for all of them below 100 examples.
+
     A network without any record has no sites. Groups are then treated briefly, one at a time, and scored by what
-    that gains over half the width of its interval, which is a much weaker answer (docs/localization.md).
+    that gains, in units of what the best one's gain must exceed to be sure. That is a much weaker answer.
 
     Cost: a third of a pass over 400 examples, and half a pass over 1,000 where two groups could be at fault; without
     a record half a pass for every group.
@@ -42,9 +45,8 @@ def norm_statistics(evidence: Evidence) -> Finding:
     walk = take_walk(evidence)
     if walk is None:
         return _without_record(evidence)
-    scores = pd.Series(np.nan, index=list(evidence.groups))
-    found = walk.relative()
-    scores = found.groupby([site.owner for site in walk.sites]).max().reindex(scores.index)
+    owners = [site.owner for site in walk.sites]
+    scores = walk.relative().groupby(owners).max().reindex(list(evidence.groups))
     named = first_of(walk.excess())
     if named is None:
         return _behind(evidence, walk, scores)
@@ -130,13 +132,16 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
 
 def _without_record(evidence: Evidence) -> Finding:
     """Nothing is known of the healthy network: all that is left is to treat every group briefly."""
-    treated = [treat_briefly(evidence, group) for group in evidence.groups]
+    before = losses_at(evidence, evidence.halves[1], twin(evidence))
+    treated = [treat_briefly(evidence, group, before=before) for group in evidence.groups]
     rows = [fall(each.before, each.after, evidence.case.seed) for each in treated]
     gains = pd.DataFrame(rows, index=list(evidence.groups), columns=GAINS)
-    scores = gains["gain"] / (gains["gain"] - gains["low"]).clip(lower=1e-9)
     known = "The network keeps no record of healthy activations (give --reference, or train with suture train)"
-    if not (gains["low"] > 0).any():
+    if gains["gain"].isna().all():
+        return Finding(gains["gain"], None, None, f"{known}, and no group could be treated.")
+    top = str(gains["gain"].idxmax())
+    low = float(gains["low"][top])
+    scores = gains["gain"] / max(float(gains["gain"][top]) - low, 1e-9)
+    if low <= 0:
         return Finding(scores, None, None, f"{known}, and treating no group gains anything for sure.")
-    top = str(gains["gain"].where(gains["low"] > 0).idxmax())
-    scores[top] = scores.max()
     return Finding(scores, top, None, f"{known}; treating {top} briefly gains most, which is a weak sign.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from suture.localizers.evidence import Evidence
 from suture.localizers.network import Positions, batches_at, losses_at, plain_recurrence, trainable, twin
@@ -73,16 +73,39 @@ def treat_briefly(
     chosen = trainable(model, evidence.groups[group])
     if not len(trained) or not depends(evidence, model, trained):
         return BriefTreatment(group, held_out, before, before)
-    size = min(batch_size, len(trained))
-    examples = evidence.examples.only(drawn(trained, steps * size, evidence.case.seed).tolist())
+    stopped = train_briefly(
+        evidence, model, chosen, trained, lr=lr, steps=steps, batch_size=batch_size, description=f"probing {group}"
+    )
+    after = before if stopped else losses_at(evidence, held_out, model)
+    return BriefTreatment(group, held_out, before, after, stopped)
+
+
+def train_briefly(
+    evidence: Evidence,
+    model: nn.Module,
+    chosen: Sequence[nn.Parameter],
+    positions: Positions,
+    *,
+    lr: float,
+    description: str,
+    steps: int = STEPS,
+    batch_size: int = BATCH_SIZE,
+) -> str | None:
+    """A few steps of `adam` on some examples of `diagnose`, in eval mode; why it stopped early, or None.
+
+    Args:
+        model: a copy of the evidence's, changed in place; left as it was when training stops.
+        chosen: its parameters that are trained.
+        positions: at least one.
+    """
+    size, case = min(batch_size, len(positions)), evidence.case
+    examples = evidence.examples.only(drawn(positions, steps * size, case.seed).tolist())
     with plain_recurrence(model):
         run = train(
-            model, examples, evidence.case.task, adam(chosen, lr), [], epochs=1, batch_size=size,
-            seed=evidence.case.seed, device=evidence.case.device, mode=nn.Module.eval, clip=CLIP,
-            description=f"probing {group}",
+            model, examples, case.task, adam(chosen, lr), [], epochs=1, batch_size=size, seed=case.seed,
+            device=case.device, mode=nn.Module.eval, clip=CLIP, description=description,
         )  # fmt: skip
-    after = before if run.stopped else losses_at(evidence, held_out, model)
-    return BriefTreatment(group, held_out, before, after, run.stopped)
+    return run.stopped
 
 
 def depends(evidence: Evidence, model: nn.Module, positions: Positions) -> bool:
@@ -100,7 +123,7 @@ def drawn(positions: Positions, count: int, seed: int) -> Positions:
     return np.concatenate(rounds)[:count]
 
 
-def adam(chosen: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
+def adam(chosen: Sequence[Tensor], lr: float) -> torch.optim.Adam:
     """Adam on a group's tensors; one of zeros moves as far as the mean tensor does."""
     sizes = [float(p.detach().double().square().mean().sqrt()) if p.numel() else 0.0 for p in chosen]
     usual = sum(sizes) / len(sizes)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from suture.localizers.brief import adam
 from suture.localizers.evidence import Evidence
 from suture.localizers.sites import Site, keeps_record, mismatch, walking
 from suture.localizers.walk import CHUNK, EXAMPLES, FLOOR, Walk, mismatches_of, together, whole
@@ -32,7 +33,7 @@ def explains(evidence: Evidence, walk: Walk, group: str) -> bool:
     order = np.resize(np.random.default_rng(case.seed).permutation(first), STEPS * BATCH)
     training = batches(evidence.examples.only(order.tolist()), case.task, case.device, BATCH)
     before = _total(evidence, model, walk, watched, held_out)
-    optimizer = _optimizer(parameters)
+    optimizer = adam(parameters, LR)
     with torch.enable_grad(), walking(model, walk.sites) as seen:
         for batch in training:
             case.task.outputs(model, batch)
@@ -74,12 +75,3 @@ def _norm_parameters(model: nn.Module, names: Sequence[str]) -> list[Tensor]:
             scale[dead] = scale[~dead].median() if (~dead).any() else 1.0
         found += [p.requires_grad_(True) for p in (scale, shift)]
     return found
-
-
-def _optimizer(parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    sizes = [float(p.detach().square().mean().sqrt()) for p in parameters]
-    usual = sum(sizes) / len(sizes)
-    return torch.optim.Adam(
-        [{"params": [p], "lr": LR * (size or usual)} for p, size in zip(parameters, sizes, strict=True)],
-        betas=(0.8, 0.95),
-    )

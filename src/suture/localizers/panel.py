@@ -114,7 +114,7 @@ class Panel:
             InvalidArgumentError: the first localizer names a group that there is not.
         """
         own = self.findings.get(self.first)
-        if own is not None and (own.top is not None or own.why or own.confidence is not None):
+        if own is not None and own.decides:
             if own.top is not None and own.top not in self.evidence.groups:
                 raise InvalidArgumentError(f"the localizer '{self.first}' names '{own.top}', which is no group")
             return own

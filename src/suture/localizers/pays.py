@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from suture.localizers.brief import BATCH_SIZE, CLIP, STEPS, adam, depends, drawn
+from suture.localizers.brief import depends, train_briefly
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import losses_at, plain_recurrence, trainable, twin
-from suture.training import train
+from suture.localizers.network import losses_at, trainable, twin
 
 GAIN = ["gain", "low", "high"]
 LR = 0.003  # of a tensor's rms per step; all groups move at once, so less than when one does
@@ -43,15 +41,7 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
     if not len(trained) or not len(held_out) or not parameters or not depends(evidence, model, trained):
         return unknown
     before = losses_at(evidence, held_out, model)
-    size = min(BATCH_SIZE, len(trained))
-    examples = evidence.examples.only(drawn(trained, STEPS * size, evidence.case.seed).tolist())
-    with plain_recurrence(model):
-        run = train(
-            model, examples, evidence.case.task, adam(parameters, LR), [], epochs=1, batch_size=size,
-            seed=evidence.case.seed, device=evidence.case.device, mode=nn.Module.eval, clip=CLIP,
-            description="where treating pays",
-        )  # fmt: skip
-    if run.stopped:
+    if train_briefly(evidence, model, parameters, trained, lr=LR, description="where treating pays"):
         return unknown
     changed = {name: p.detach() for name, p in model.named_parameters()}
     rows = [fall(before, _alone(evidence, changed, group, held_out), evidence.case.seed) for group in groups]

@@ -39,6 +39,11 @@ class Finding:
     confidence: float | None = None
     why: str = ""
 
+    @property
+    def decides(self) -> bool:
+        """Whether this is an answer of its own, be it that no group stands out, and not scores alone."""
+        return self.top is not None or bool(self.why) or self.confidence is not None
+
 
 @dataclass(frozen=True)
 class Localizer:

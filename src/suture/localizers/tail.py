@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from suture.localizers.brief import adam
 from suture.localizers.evidence import Evidence
 from suture.localizers.network import Positions, batches_at, carriers, hooked, trainable, twin
 from suture.stats import ALPHA, Flips, flips, mcnemar
@@ -86,11 +87,7 @@ def refit(evidence: Evidence, group: str) -> Refit | None:
 def _judged(evidence: Evidence, old: nn.Module, fit: Cached, judge: Cached) -> tuple[Judged, Judged]:
     """One half, judged with the old layer and with one fitted on the other half, each times its best factor there."""
     layer = copy.deepcopy(old)
-    parameters = trainable(layer)
-    optimizer = torch.optim.Adam(
-        [{"params": [p], "lr": LR * float(p.detach().square().mean().sqrt().clamp_min(1e-6))} for p in parameters],
-        betas=(0.8, 0.95),
-    )
+    optimizer = adam(trainable(layer), LR)
     with torch.enable_grad():
         for _ in range(STEPS):
             loss = _losses(evidence, layer, fit).mean()
