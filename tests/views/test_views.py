@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from suture.stats import Flips, Verdict
-from suture.views import bars, diagnose, localize, scan, style, text, treat, verify
+from suture.views import bars, diagnose, localize, localize_tables, scan, style, text, treat, verify
 from suture.views.bars import drawing
 from suture.views.grid import Column, Grid, escaped
 from tests.views.results import (
@@ -238,11 +238,11 @@ def test_localize_shows_intervals_stability_gains_and_both_nulls() -> None:
     assert shown["random init"] == "0.0200"
     assert shown["first"] == "93\xa0%"
     assert shown["held-out gain"] == "0.20 [0.10, 0.30]"
-    assert localize.GAINS in localize.grid(localized()).note
+    assert localize_tables.GAINS in localize.grid(localized()).note
     bare = localized(low=pd.DataFrame(), high=pd.DataFrame(), first_share=pd.DataFrame(), pays=pd.DataFrame())
     assert localize.grid(bare).rows[2][1] == "3.00"
     assert {"first", "held-out gain"}.isdisjoint(name for name, _ in localize.grid(bare).columns)
-    assert localize.GAINS not in localize.grid(bare).note
+    assert localize_tables.GAINS not in localize.grid(bare).note
 
 
 def test_localize_by_the_network_s_record_shows_its_unit_and_the_gradients_beside_it() -> None:
@@ -290,8 +290,8 @@ def test_localize_by_the_network_s_record_draws_the_line_at_one() -> None:
 
 
 def test_localize_says_what_an_interval_below_its_score_means() -> None:
-    assert localize.SCATTER not in localize.grid(localized()).note
-    assert localize.SCATTER in localize.grid(localized(high=localized().scores * 0.9)).note
+    assert localize_tables.SCATTER not in localize.grid(localized()).note
+    assert localize_tables.SCATTER in localize.grid(localized(high=localized().scores * 0.9)).note
 
 
 def test_localize_draws_bars_with_both_nulls_and_the_interval() -> None:
@@ -344,7 +344,7 @@ def test_bars_are_to_scale() -> None:
 
 def test_large_tables_are_cut_and_say_so() -> None:
     many = localize.grid(localized([f"g{i}" for i in range(200)]))
-    assert len(many.rows) == localize.LONGEST
+    assert len(many.rows) == localize_tables.LONGEST
     assert many.note.startswith("60 of 200 groups")
     classes = verify.per_class(verified([f"class {i}" for i in range(300)]))
     assert len(classes.rows) == verify.LONGEST

@@ -6,7 +6,7 @@ from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
-from suture.views import diagnose, localize, scan, treat, verify
+from suture.views import diagnose, localize, localize_tables, scan, treat, verify
 from suture.views.grid import Grid, escaped
 from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
@@ -79,7 +79,7 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         yield (
             "Localize",
             localize.findings(done.localize),
-            [localize.grid(done.localize)] if done.localize.n_errors else [],
+            [localize_tables.grid(done.localize)] if done.localize.n_errors else [],
         )
     if done.diagnose:
         yield "Diagnose", [], [diagnose.grid(done.diagnose)]

@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.views.bars import Bar, bars
-from suture.views.grid import Column, Grid, column, lines, stacked
+from suture.views.grid import lines, stacked
+from suture.views.localize_tables import PAID, beside, gains, grid, others, unit_of, with_unit
 from suture.views.profiles import (
     STANDS_OUT,
     are_shares,
-    beside_first,
-    column_of,
     drawable,
-    first_shares,
     gains_of,
     highest,
     profiles_of,
-    raw_scores,
-    sizes_of,
 )
 from suture.views.render import image, render, standalone
 from suture.views.style import (
@@ -49,12 +45,7 @@ if TYPE_CHECKING:
 
     from suture.stages.localize import Localization
 
-GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
-LONGEST = 60  # groups in a table: all of them are in scores.csv
 BARS = 12  # groups as bars in a terminal
-PAID = "held-out gain"
-GAINS = "Held-out gain: fall of log(1 + loss) on examples that were not trained on."
-SCATTER = "An interval below its score says that most of the score is scatter between examples."
 
 
 def figure(result: Localization, ax: Axes | None = None) -> Axes:
@@ -86,14 +77,14 @@ def figure(result: Localization, ax: Axes | None = None) -> Axes:
     _mark_null(ax, floats(profiles.loc[shown], "correct"), "|", "correct examples", markersize=14, markeredgewidth=2.2)
     _mark_null(ax, floats(profiles.loc[shown], "random"), "o", "random weights", markersize=5, markerfacecolor="white")
     if line is not None:
-        ax.axvline(line, color=INK, linewidth=1.2, linestyle="--", label=_unit(result.first))
+        ax.axvline(line, color=INK, linewidth=1.2, linestyle="--", label=unit_of(result.first))
     for place in places[~np.isfinite(values)]:
         ax.annotate(NOTHING, (0, place), (3, 0), textcoords="offset points", va="center", color=MUTED)
     name_rows(ax, [f"{plain(group, 28)} (top)" if group == result.top else group for group in shown])
     more = f", {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
     name = label(result.first)
     title = f"Where the {name} of errors lies{more}" if line is None else f"Which group stands out{more}"
-    dress(ax, title=title, x=f"share of {name} (%)" if shares else _with_unit(name))
+    dress(ax, title=title, x=f"share of {name} (%)" if shares else with_unit(name))
     legend(ax, columns=2)
     if paid:
         _draw_gains(ax, gains)
@@ -127,120 +118,6 @@ def _mark_null(ax: Axes, values: Any, marker: str, name: str, **style: Any) -> N
         ax.plot(values, np.arange(len(values)), marker, color=INK, label=name, **style)
 
 
-def grid(result: Localization, *, narrow: bool = False) -> Grid:
-    """Score with its interval, nulls, how often the group comes first, gain, shares, and marks: a row per group.
-
-    Args:
-        narrow: for a terminal, where bars show the shares, and gains beside nulls would not fit.
-    """
-    raw, shown = raw_scores(result), highest(raw_scores(result)["errors"], LONGEST)
-    headings = _headings(result, narrow)
-    cells = _cells(result, result.first, headings, shown)
-    table = [[group, *row, _mark(result, group)] for group, row in zip(shown, cells, strict=True)]
-    marked = frozenset(i for i, group in enumerate(shown) if group == result.top)
-    more = f"{len(shown)} of {len(raw)} groups, the highest; all are in localize/scores.csv."
-    notes = [
-        more if len(shown) < len(raw) else "",
-        SCATTER if (raw["high"] < raw["errors"]).any() else "",
-        GAINS if PAID in headings else "",
-        GUESSING if result.guessing else "",
-    ]
-    counts = f"{several(result.n_errors, 'error')} in {count(result.n)} examples (accuracy {percent(result.accuracy)})"
-    title = f"{_with_unit(result.first)}; {counts}" if result.first in STANDS_OUT else f"{result.first} of {counts}"
-    columns = [Column("Group"), *column(*headings), Column("flagged")]
-    return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
-
-
-def beside(result: Localization) -> Grid:
-    """Where the first localizer has no nulls: one that has, with them; otherwise nothing."""
-    name = beside_first(result)
-    if name is None:
-        return Grid("", [], [])
-    headings = [name, *_null_headings(result, name)]
-    shown = highest(raw_scores(result)["errors"], LONGEST)
-    cells = _cells(result, name, headings, shown)
-    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
-    raw = raw_scores(result, name)
-    note = SCATTER if (raw["high"] < raw["errors"]).any() else ""
-    return Grid(f"Beside it, {name} of the errors", [Column("Group"), *column(*headings)], table, note=note)
-
-
-def gains(result: Localization) -> Grid:
-    """Where treating pays, as a table of its own."""
-    if gains_of(result)["gain"].isna().all():
-        return Grid("", [], [])
-    shown = highest(raw_scores(result)["errors"], LONGEST)
-    cells = _cells(result, result.first, [PAID], shown)
-    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
-    return Grid("Where treating pays", [Column("Group"), *column(PAID)], table, note=GAINS)
-
-
-def _null_headings(result: Localization, name: str) -> list[str]:
-    raw, reference = raw_scores(result, name), result.null_reference
-    optional = {
-        "correct": raw["correct"].notna().any(),
-        "random init": raw["random"].notna().any(),
-        "reference": reference is not None and column_of(reference, name, raw.index).notna().any(),
-        "first": first_shares(result, name).notna().any(),
-    }
-    return [heading for heading, there in optional.items() if there]
-
-
-def _headings(result: Localization, narrow: bool) -> list[str]:
-    sizes, nulls = sizes_of(result), _null_headings(result, result.first)
-    optional = {
-        PAID: gains_of(result)["gain"].notna().any() and not (narrow and nulls),
-        "share of score": are_shares(result) and not narrow,
-        "share of weights": bool(sizes.notna().all()) and bool(len(sizes)) and not narrow,
-    }
-    found = [name for name, there in optional.items() if there]
-    return [result.first, *nulls, *found]
-
-
-def _cells(result: Localization, name: str, headings: list[str], shown: list[str]) -> list[list[str]]:
-    """A list per group of what one localizer and the gains say, in the order of the headings; its own comes first."""
-    raw, profiles, sizes = raw_scores(result, name), profiles_of(result), sizes_of(result)
-    first, gains = first_shares(result, name), gains_of(result)
-    reference = result.null_reference if result.null_reference is not None else result.scores
-    content = {
-        name: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
-        "correct": lambda g: number(raw.loc[g, "correct"]),
-        "random init": lambda g: number(raw.loc[g, "random"]),
-        "reference": lambda g: number(reference.loc[g, name]),
-        "first": lambda g: percent(first[g], 0),
-        PAID: lambda g: _with_interval(gains.loc[g, ["gain", "low", "high"]], digits=2),
-        "share of score": lambda g: percent(profiles.loc[g, "errors"]),
-        "share of weights": lambda g: percent(sizes[g] / sizes.sum()),
-    }
-    return [[content[heading](g) for heading in headings] for g in shown]
-
-
-def _with_interval(numbers: Any, digits: int = 3) -> str:
-    """A number and, where it is known, its interval."""
-    value, low, high = np.asarray(numbers, float).tolist()
-    known = bool(np.isfinite([low, high]).all())
-    return f"{number(value, digits)} [{number(low, 2)}, {number(high, 2)}]" if known else number(value, digits)
-
-
-def others(result: Localization) -> Grid:
-    """Scores of the localizers that did not decide, beside those of correct examples."""
-    shown_beside = beside_first(result)
-    names = [str(name) for name in result.scores.columns[1:] if name != shown_beside]
-    groups = result.scores.index
-    values = {
-        name: (column_of(result.scores, name, groups), column_of(result.null_correct, name, groups)) for name in names
-    }
-    shown = highest(raw_scores(result)["errors"], LONGEST)
-    table = [[group, *(number(series[group]) for name in names for series in values[name])] for group in shown]
-    headings = [heading for name in names for heading in (name, f"{name}, correct")]
-    return Grid("The other localizers", [Column("Group"), *column(*headings)], table if names else [])
-
-
-def _mark(result: Localization, group: str) -> str:
-    marks = (("top", group == result.top), ("flagged", group in result.flagged))
-    return ", ".join(mark for mark, holds in marks if holds)
-
-
 def table(result: Localization) -> Table:
     """Scores beside their nulls, the shares as bars, and what they say, for a terminal."""
     drawn = [_bars(result)] if drawable(result) else []
@@ -262,16 +139,8 @@ def _bars(result: Localization) -> Table:
         drawn.append(Bar(group, ours, marks, behind, bold=group == result.top))
     more = f"; {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
     name = f"share of {result.first}" if shares else result.first
-    nulls = "┃ on correct examples, ○ at random weights" if line is None else f"┃ {_unit(result.first)}"
+    nulls = "┃ on correct examples, ○ at random weights" if line is None else f"┃ {unit_of(result.first)}"
     return bars(drawn, f"{name}; {nulls}{more}")
-
-
-def _unit(name: str) -> str:
-    return f"{STANDS_OUT[name]:g} = stands out"
-
-
-def _with_unit(name: str) -> str:
-    return f"{name} ({_unit(name)})" if name in STANDS_OUT else name
 
 
 def html(result: Localization) -> Markup:
@@ -282,7 +151,7 @@ def html(result: Localization) -> Markup:
 def section(result: Localization) -> Markup:
     """Figure, tables and what may be said, for the page."""
     alt = (
-        f"{_with_unit(result.first)} per group; held-out gain per group."
+        f"{with_unit(result.first)} per group; held-out gain per group."
         if result.first in STANDS_OUT
         else f"Share of {result.first} per group on errors, on correct examples and at random weights; gain per group."
     )

@@ -1,0 +1,153 @@
+"""Localize as tables: a row per group of scores with intervals, nulls, and gains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suture.views.grid import Column, Grid, column
+from suture.views.profiles import (
+    STANDS_OUT,
+    are_shares,
+    beside_first,
+    column_of,
+    first_shares,
+    gains_of,
+    highest,
+    profiles_of,
+    raw_scores,
+    sizes_of,
+)
+from suture.views.text import count, number, percent, several
+
+if TYPE_CHECKING:
+    from suture.stages.localize import Localization
+
+GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
+LONGEST = 60  # groups in a table: all of them are in scores.csv
+PAID = "held-out gain"
+GAINS = "Held-out gain: fall of log(1 + loss) on examples that were not trained on."
+SCATTER = "An interval below its score says that most of the score is scatter between examples."
+
+
+def grid(result: Localization, *, narrow: bool = False) -> Grid:
+    """Score with its interval, nulls, how often the group comes first, gain, shares, and marks: a row per group.
+
+    Args:
+        narrow: for a terminal, where bars show the shares, and gains beside nulls would not fit.
+    """
+    raw, shown = raw_scores(result), highest(raw_scores(result)["errors"], LONGEST)
+    headings = _headings(result, narrow)
+    cells = _cells(result, result.first, headings, shown)
+    table = [[group, *row, _mark(result, group)] for group, row in zip(shown, cells, strict=True)]
+    marked = frozenset(i for i, group in enumerate(shown) if group == result.top)
+    more = f"{len(shown)} of {len(raw)} groups, the highest; all are in localize/scores.csv."
+    notes = [
+        more if len(shown) < len(raw) else "",
+        SCATTER if (raw["high"] < raw["errors"]).any() else "",
+        GAINS if PAID in headings else "",
+        GUESSING if result.guessing else "",
+    ]
+    counts = f"{several(result.n_errors, 'error')} in {count(result.n)} examples (accuracy {percent(result.accuracy)})"
+    title = f"{with_unit(result.first)}; {counts}" if result.first in STANDS_OUT else f"{result.first} of {counts}"
+    columns = [Column("Group"), *column(*headings), Column("flagged")]
+    return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
+
+
+def beside(result: Localization) -> Grid:
+    """Where the first localizer has no nulls: one that has, with them; otherwise nothing."""
+    name = beside_first(result)
+    if name is None:
+        return Grid("", [], [])
+    headings = [name, *_null_headings(result, name)]
+    shown = highest(raw_scores(result)["errors"], LONGEST)
+    cells = _cells(result, name, headings, shown)
+    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
+    raw = raw_scores(result, name)
+    note = SCATTER if (raw["high"] < raw["errors"]).any() else ""
+    return Grid(f"Beside it, {name} of the errors", [Column("Group"), *column(*headings)], table, note=note)
+
+
+def gains(result: Localization) -> Grid:
+    """Where treating pays, as a table of its own."""
+    if gains_of(result)["gain"].isna().all():
+        return Grid("", [], [])
+    shown = highest(raw_scores(result)["errors"], LONGEST)
+    cells = _cells(result, result.first, [PAID], shown)
+    table = [[group, *row] for group, row in zip(shown, cells, strict=True)]
+    return Grid("Where treating pays", [Column("Group"), *column(PAID)], table, note=GAINS)
+
+
+def _null_headings(result: Localization, name: str) -> list[str]:
+    raw, reference = raw_scores(result, name), result.null_reference
+    optional = {
+        "correct": raw["correct"].notna().any(),
+        "random init": raw["random"].notna().any(),
+        "reference": reference is not None and column_of(reference, name, raw.index).notna().any(),
+        "first": first_shares(result, name).notna().any(),
+    }
+    return [heading for heading, there in optional.items() if there]
+
+
+def _headings(result: Localization, narrow: bool) -> list[str]:
+    sizes, nulls = sizes_of(result), _null_headings(result, result.first)
+    optional = {
+        PAID: gains_of(result)["gain"].notna().any() and not (narrow and nulls),
+        "share of score": are_shares(result) and not narrow,
+        "share of weights": bool(sizes.notna().all()) and bool(len(sizes)) and not narrow,
+    }
+    found = [name for name, there in optional.items() if there]
+    return [result.first, *nulls, *found]
+
+
+def _cells(result: Localization, name: str, headings: list[str], shown: list[str]) -> list[list[str]]:
+    """A list per group of what one localizer and the gains say, in the order of the headings; its own comes first."""
+    raw, profiles, sizes = raw_scores(result, name), profiles_of(result), sizes_of(result)
+    first, gains = first_shares(result, name), gains_of(result)
+    reference = result.null_reference if result.null_reference is not None else result.scores
+    content = {
+        name: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
+        "correct": lambda g: number(raw.loc[g, "correct"]),
+        "random init": lambda g: number(raw.loc[g, "random"]),
+        "reference": lambda g: number(reference.loc[g, name]),
+        "first": lambda g: percent(first[g], 0),
+        PAID: lambda g: _with_interval(gains.loc[g, ["gain", "low", "high"]], digits=2),
+        "share of score": lambda g: percent(profiles.loc[g, "errors"]),
+        "share of weights": lambda g: percent(sizes[g] / sizes.sum()),
+    }
+    return [[content[heading](g) for heading in headings] for g in shown]
+
+
+def _with_interval(numbers: Any, digits: int = 3) -> str:
+    """A number and, where it is known, its interval."""
+    value, low, high = np.asarray(numbers, float).tolist()
+    known = bool(np.isfinite([low, high]).all())
+    return f"{number(value, digits)} [{number(low, 2)}, {number(high, 2)}]" if known else number(value, digits)
+
+
+def others(result: Localization) -> Grid:
+    """Scores of the localizers that did not decide, beside those of correct examples."""
+    shown_beside = beside_first(result)
+    names = [str(name) for name in result.scores.columns[1:] if name != shown_beside]
+    groups = result.scores.index
+    values = {
+        name: (column_of(result.scores, name, groups), column_of(result.null_correct, name, groups)) for name in names
+    }
+    shown = highest(raw_scores(result)["errors"], LONGEST)
+    table = [[group, *(number(series[group]) for name in names for series in values[name])] for group in shown]
+    headings = [heading for name in names for heading in (name, f"{name}, correct")]
+    return Grid("The other localizers", [Column("Group"), *column(*headings)], table if names else [])
+
+
+def _mark(result: Localization, group: str) -> str:
+    marks = (("top", group == result.top), ("flagged", group in result.flagged))
+    return ", ".join(mark for mark, holds in marks if holds)
+
+
+def unit_of(name: str) -> str:
+    return f"{STANDS_OUT[name]:g} = stands out"
+
+
+def with_unit(name: str) -> str:
+    return f"{name} ({unit_of(name)})" if name in STANDS_OUT else name
