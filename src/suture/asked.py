@@ -22,6 +22,7 @@ class Asked(BaseModel):
     diagnose: str | None = None
     repair: str | None = None
     verify: str | None = None
+    repair_extra: str | None = None
     size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -43,14 +44,14 @@ class Asked(BaseModel):
     @property
     def code(self) -> list[str]:
         """Fingerprints of the source files that are named."""
-        names = (self.model, self.data, self.diagnose, self.repair, self.verify, self.task)
+        names = (self.model, self.data, self.diagnose, self.repair, self.verify, self.repair_extra, self.task)
         return [source_of(name) for name in names if name is not None and ":" in name]
 
     def absolute(self) -> "Asked":
         """The same with absolute paths, so that the run can be continued from any directory."""
         paths = {
             field: _absolute(getattr(self, field))
-            for field in ("weights", "data", "diagnose", "repair", "verify", "reference")
+            for field in ("weights", "data", "diagnose", "repair", "verify", "repair_extra", "reference")
         }
         paths |= {field: _absolute_source(getattr(self, field)) for field in ("model", "task")}
         return self.model_copy(update=paths)
@@ -67,7 +68,7 @@ class Asked(BaseModel):
         image = self.image
         data = {
             name: load_data(path, image, skip_bad=self.skip_bad)
-            for name in ("data", "diagnose", "repair", "verify")
+            for name in ("data", "diagnose", "repair", "verify", "repair_extra")
             if (path := getattr(self, name)) is not None
         }
         record = beside(Path(self.weights)) if self.weights else None

@@ -36,6 +36,8 @@ class Case:
             verify; or a dict of the three; or a path as `suture.loading.load_data` takes it.
         diagnose, repair, verify: the three data sets, in place of `data`; to verify somebody's patch, `verify`
             alone will do.
+        repair_extra: further examples that treatment trains on and nothing is chosen on, such as training images
+            passed through the deployed input path.
         task: a name, ``FILE.py:Class``, or a task.
         groups: ``"top"``, ``"block"``, ``"tensor"`` or ``{name: [glob, …]}``.
         protocol: ``"split"``; or ``"paper"``, where verify *is* diagnose, so that gains are optimistic.
@@ -66,6 +68,7 @@ class Case:
         diagnose: Any = None,
         repair: Any = None,
         verify: Any = None,
+        repair_extra: Any = None,
         task: str | Task = "classification",
         groups: grouping.GroupSpec = "top",
         protocol: str = "split",
@@ -92,6 +95,8 @@ class Case:
         self.reference = copy.deepcopy(reference).to(self.device).eval() if reference is not None else None
         self.moments = _fitting(self.model, moments, self.device)
         given = _given(data, diagnose, repair, verify, protocol, image)
+        if repair_extra is not None:
+            given["repair_extra"] = load_data(repair_extra, image) if isinstance(repair_extra, str) else repair_extra
         self.splits = cut(given, protocol, seed)
         self.classes = _class_names(given, classes)
         self.weights_sha256 = base_sha256(canonical_state(self.model))

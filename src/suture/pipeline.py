@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from suture.registry import suggest
 from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
 from suture.stages.diagnose import Diagnosis, diagnose
+from suture.stages.drift import untouched_examples
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
@@ -85,28 +86,42 @@ class Run:
         key = fingerprint("diagnose", self.directory.key("localize"))
         return self._stage("diagnose", Diagnosis, key, lambda: diagnose(self.case, localization))
 
-    def treat(self, plan: str | Plan = "default") -> Treatment:
-        """The patch; resumes after the last finished epoch."""
+    def treat(self, plan: str | Plan = "default", *, twin: bool = False) -> Treatment:
+        """The patch; resumes after the last finished epoch.
+
+        Args:
+            plan, twin: as for `suture.treat`.
+        """
         localization = self._needed("localize", Localization)
-        plan = load_plan(plan)
-        key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"))
+        plan = load_plan(plan, self.case.protocol)
+        key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *["twin"] * twin)
         checkpoints = Checkpoints(self.directory.stage("treat"), key)
-        result = self._stage(
-            "treat", Treatment, key, lambda: treat(self.case, localization, plan, checkpoints=checkpoints)
-        )
+        do = partial(treat, self.case, localization, plan, twin=twin, checkpoints=checkpoints, say=self._tell)
+        result = self._stage("treat", Treatment, key, do)
         checkpoints.clear()
         return result
 
-    def verify(self) -> Verification:
-        """Before against after on `verify`; the result says how often these examples were looked at."""
+    def verify(self, untouched: Any = None, must_keep: Sequence[str | int] | None = None) -> Verification:
+        """Before against after on `verify`; the result says how many patches these examples have judged.
+
+        Args:
+            untouched, must_keep: as for `suture.verify`.
+        """
         treatment = self._needed("treat", Treatment)
-        key = fingerprint("verify", self._base, treatment.patch.base, treatment.patch.result)
+        examples = untouched_examples(self.case, untouched) if untouched is not None else None
+        judged = fingerprint("verify", self._base, treatment.patch.base, treatment.patch.result)
+        asked = [examples.fingerprint if examples else None, list(must_keep) if must_keep is not None else None]
+        metadata = {name: list(map(str, values)) for name, values in self.case.splits["verify"].metadata.items()}
+        twin = treatment.twin.result if treatment.twin is not None else None
+        more = [*asked, twin, metadata or None]
+        key = fingerprint(judged, more) if any(each is not None for each in more) else judged
         looks = self.directory.stage("verify") / LOOKS
         seen = list(read_json(looks)) if looks.exists() else []
-        count = len({*seen, key})
-        result = self._stage("verify", Verification, key, lambda: verify(self.case, treatment, looks=count))
-        if key not in seen:
-            write_json(looks, [*seen, key])
+        count = len({*seen, judged})
+        do = partial(verify, self.case, treatment, untouched=examples, must_keep=must_keep, looks=count)
+        result = self._stage("verify", Verification, key, do)
+        if judged not in seen:
+            write_json(looks, [*seen, judged])
         return result
 
     def report(self) -> Path:
@@ -145,6 +160,7 @@ def run(
     rule: str = "default",
     max_memory: int | None = None,
     plan: str | Plan = "default",
+    twin: bool = False,
     until: str | None = None,
     redo: str | None = None,
     asked: Asked | None = None,
@@ -160,7 +176,7 @@ def run(
         out: the run directory; made when it does not exist.
         history: a log of the training, for Scan, which is skipped without one.
         localizers, rule, max_memory: as for `localize`.
-        plan: as for `treat`.
+        plan, twin: as for `treat`.
         until: the last stage to do.
         redo: the first stage to do again even if it was finished.
         asked: how to build the case again, for the commands that take the run directory alone.
@@ -172,7 +188,7 @@ def run(
     Raises:
         RunError: the directory belongs to another case, or another process works in it.
     """
-    plan = checked(plan, until, redo)
+    plan = checked(plan, until, redo, case.protocol)
     if isinstance(plan.where, Groups):
         known_groups(case.groups, plan.where.names)
     for split in SPLITS:
@@ -184,7 +200,7 @@ def run(
         steps: dict[str, Callable[[], Result]] = {
             "localize": lambda: this.localize(localizers, rule, max_memory),
             "diagnose": this.diagnose,
-            "treat": lambda: this.treat(plan),
+            "treat": lambda: this.treat(plan, twin=twin),
             "verify": this.verify,
         }
         if history is not None:
@@ -198,7 +214,7 @@ def run(
     return results
 
 
-def checked(plan: str | Plan, until: str | None = None, redo: str | None = None) -> Plan:
+def checked(plan: str | Plan, until: str | None = None, redo: str | None = None, protocol: str = "split") -> Plan:
     """The plan that is meant, once the stages that are named exist: said before anything is loaded.
 
     Raises:
@@ -208,7 +224,7 @@ def checked(plan: str | Plan, until: str | None = None, redo: str | None = None)
     for stage in (until, redo):
         if stage is not None and stage not in STAGES:
             raise InvalidArgumentError(f"there is no stage '{stage}'; {suggest(stage, list(STAGES))}")
-    return load_plan(plan)
+    return load_plan(plan, protocol)
 
 
 def open_run(path: str | Path, say: Callable[[str], None] | None = None) -> Run:

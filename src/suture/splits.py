@@ -65,6 +65,25 @@ class Split(Sequence[Any]):
         return writable(names[self.indices[i]]) if names else f"example {self.indices[i]}"
 
     @property
+    def metadata(self) -> dict[str, list[Any]]:
+        """Column → its value for each example, where the data set has ``metadata`` (a mapping or a table).
+
+        Raises:
+            DataError: a column is not as long as the data set.
+        """
+        columns: Any = getattr(self._data, "metadata", None)
+        found: dict[str, list[Any]] = {}
+        for name, values in columns.items() if hasattr(columns, "items") else ():
+            whole = list(values)
+            if len(whole) != len(self._data):
+                raise DataError(
+                    f"the metadata column '{writable(name)}' has {len(whole)} values for {len(self._data)} examples; "
+                    "give one value per example"
+                )
+            found[writable(name)] = [whole[i] for i in self.indices]
+        return found
+
+    @property
     def fingerprint(self) -> str:
         """A fingerprint of the inputs and labels, in order."""
         return fingerprint(self.hashes, self.strata)
@@ -145,8 +164,38 @@ def _stratum(target: Any) -> int | None:
     return target if isinstance(target, int) and not isinstance(target, bool) else None
 
 
+class Joined(Sequence[Any]):
+    """The examples of two data sets, one after the other."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._parts = (first, second)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __getitem__(self, i: Any) -> Any:
+        first, second = self._parts
+        return first[i] if i < len(first) else second[i - len(first)]
+
+    @property
+    def names(self) -> list[str] | None:
+        """What examples are called; None where one of the data sets does not say."""
+        named = [getattr(part, "names", None) for part in self._parts]
+        return [name for names in named for name in names or ()] if all(named) else None
+
+
+def _with_extra(repair: tuple[Index, list[int]], extra: Index) -> tuple[Index, list[int]]:
+    """The repair examples and further ones, which nothing is chosen on."""
+    index, part = repair
+    both = copy.copy(index)
+    both.data = Joined(index.data, extra.data)
+    both.hashes, both.strata = [*index.hashes, *extra.hashes], [*index.strata, *extra.strata]
+    return both, [*part, *range(len(index.hashes), len(both.hashes))]
+
+
 def cut(given: Mapping[str, Any], protocol: str, seed: int) -> Splits:
     indexed = {name: Index(data, name) for name, data in given.items()}
+    extra = indexed.pop("repair_extra", None)
     if "data" in indexed:
         index = indexed["data"]
         parts = stratified(index.hashes, index.strata, list(SHARES.values()), seed)
@@ -160,6 +209,8 @@ def cut(given: Mapping[str, Any], protocol: str, seed: int) -> Splits:
         hashes, strata = [index.hashes[i] for i in whole], [index.strata[i] for i in whole]
         train, select = stratified(hashes, strata, [1 - SELECT, SELECT], seed)
         cut["repair"], cut["select"] = (index, [whole[i] for i in train]), (index, [whole[i] for i in select])
+        if extra is not None:
+            cut["repair"] = _with_extra(cut["repair"], extra)
     splits = Splits((name, Split(name, *cut[name])) for name in SPLITS if name in cut)
     for name, split in splits.items():
         if not len(split):

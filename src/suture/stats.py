@@ -1,5 +1,6 @@
 """Counts in, intervals and tests out: what Verify says rests on these."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,6 +11,7 @@ from scipy import stats
 ALPHA = 0.05
 SMALLEST_CHANGE = 0.01  # of accuracy: a change below one point is called no change
 RESAMPLES = 10_000
+LEAST_FLIPS = 6  # changed examples without which no exact McNemar p lies below 0.05: 2 / 2⁶ = 0.03
 
 
 class Verdict(StrEnum):
@@ -103,6 +105,34 @@ def upper_bound(events: int, n: int, confidence: float = 0.95) -> float:
     return float(test.proportion_ci(confidence_level=confidence, method="exact").high)
 
 
+def least_for_bound(rate: float, confidence: float = 0.95) -> int | None:
+    """The fewest examples whose `upper_bound` is at most `rate` when none shows the event; None for rate 0.
+
+    With no event among n the bound is 1 − (1 − confidence)^(1/n): 59 examples for 5 %.
+    """
+    if rate <= 0:
+        return None
+    if rate >= 1:
+        return 0
+    n = int(np.ceil(np.log1p(-confidence) / np.log1p(-rate)))
+    return n if upper_bound(0, n, confidence) <= rate else n + 1  # rounding of the logarithms
+
+
+def ratio_interval(fixed: int, broken: int) -> Interval:
+    """Exact 95 % interval of fixed : broken, given how many changed.
+
+    The Clopper-Pearson interval (1934) of the share fixed / (fixed + broken) carried over by p / (1 − p), so its
+    coverage is at least 95 %. The upper end is infinite when nothing broke; (0, ∞) when nothing changed.
+    """
+    if fixed + broken == 0:
+        return Interval(0.0, float("inf"))
+    share = stats.binomtest(fixed, fixed + broken).proportion_ci(confidence_level=1 - ALPHA, method="exact")
+    return Interval(
+        float(share.low) / (1 - float(share.low)),
+        float(share.high) / (1 - float(share.high)) if broken else float("inf"),
+    )
+
+
 def mcnemar(fixed: int, broken: int) -> float:
     """Two-sided exact McNemar test: the binomial test of the discordant pairs; 1 when there are none."""
     if fixed + broken == 0:
@@ -123,6 +153,16 @@ def net_interval(moves: Flips, seed: int = 0) -> Interval:
     return Interval(float(low), float(high))
 
 
+def mean_interval(values: NDArray[np.float64], seed: int = 0, resamples: int = 2000) -> Interval:
+    """Percentile bootstrap interval of a mean over examples, values of shape (n,); (0, 0) when n = 0."""
+    if not len(values):
+        return Interval(0.0, 0.0)
+    rng, n = np.random.default_rng(seed), len(values)
+    means = [values[rng.integers(n, size=n)].mean() for _ in range(resamples)]  # one at a time: n may be large
+    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    return Interval(float(low), float(high))
+
+
 def examples_needed(moves: Flips, power: float = 0.8) -> int:
     """How many examples would settle the question, at the rates seen.
 
@@ -134,7 +174,8 @@ def examples_needed(moves: Flips, power: float = 0.8) -> int:
     change = max(abs(moves.net) / moves.n if moves.n else 0.0, SMALLEST_CHANGE)
     z_alpha, z_beta = stats.norm.ppf(1 - ALPHA / 2), stats.norm.ppf(power)
     spread = max(discordant - change**2, 0.0)
-    return int(np.ceil((z_alpha * discordant**0.5 + z_beta * spread**0.5) ** 2 / change**2))
+    normal = (z_alpha * discordant**0.5 + z_beta * spread**0.5) ** 2 / change**2
+    return int(np.ceil(max(normal, LEAST_FLIPS / discordant)))  # the exact test needs its least number of flips
 
 
 def judge(moves: Flips) -> Verdict:
@@ -163,3 +204,25 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return adjusted
+
+
+def several_looks(fixed: Sequence[int], broken: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact McNemar p of each row of a table, as they are and corrected for the number of rows.
+
+    Holm's step-down keeps the probability of one or more false findings in the table at 5 %, however the rows
+    depend on each other. Rows in which too few examples changed for any split of them to be significant are no
+    looks: given how many changed, they cannot give a false finding (Tarone 1990); their corrected p is 1.
+
+    Args:
+        fixed, broken: examples of each row that went either way, k numbers each.
+
+    Returns:
+        p and corrected p, shape (k,) each.
+    """
+    one, other = np.array(fixed, int), np.array(broken, int)
+    # The binomial of a fair coin is symmetric, so both tails are twice the smaller; `mcnemar` row by row is slow.
+    p = np.minimum(2 * stats.binom.cdf(np.minimum(one, other), one + other, 0.5), 1.0)
+    adjusted = np.ones(len(p))
+    could = one + other >= LEAST_FLIPS
+    adjusted[could] = holm(p[could])
+    return p, adjusted

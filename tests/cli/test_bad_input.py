@@ -575,7 +575,7 @@ def test_a_traceback_only_with_debug(suture: Suture, toy: Toy, nothing_happens: 
 
 
 def test_our_own_faults_say_so(suture: Suture, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.cli.repair._check_require", lambda _: 1 / 0)
+    monkeypatch.setattr("suture.cli.repair.check_require", lambda _: 1 / 0)
     answer = suture(*run_toy(toy, tmp_path / "run", {}))
     assert answer.code == 1
     assert answer.err.count("\n") == 1
@@ -588,7 +588,7 @@ def test_interrupted(suture: Suture, toy: Toy, tmp_path: Path, monkeypatch: pyte
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("suture.cli.repair._check_require", interrupt)
+    monkeypatch.setattr("suture.cli.repair.check_require", interrupt)
     answer = suture(*run_toy(toy, tmp_path / "run", {}))
     assert (answer.code, answer.err) == (130, "interrupted; the same command continues where it stopped\n")
 

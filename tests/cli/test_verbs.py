@@ -290,51 +290,6 @@ def test_scan_of_a_run_with_another_log(suture: Suture, finished: Path, tmp_path
     assert result(finished, "scan")["counts"] == {"underdamped": 2, "critical": 0, "overdamped": 0}
 
 
-# verify
-
-
-def test_verify_of_somebody_elses_patch(suture: Suture, toy: Toy, finished: Path, tmp_path: Path) -> None:
-    patch = finished / "treat" / "patch.safetensors"
-    words = ("verify", "--patch", patch, "--model", toy.model, "--weights", toy.weights, "--data", toy.data)
-    before = digests(finished)
-    answer = suture(*words)
-    assert (answer.code, answer.err) == (0, "")
-    assert "On 600 examples: better" in answer.out
-    assert digests(finished) == before
-
-
-def test_verify_of_a_patch_for_a_model_that_brings_its_weights(suture: Suture, finished: Path) -> None:
-    model = f"{toys.__file__}:network"
-    words = ("--patch", finished / "treat" / "patch.safetensors", "--model", model, "--data", f"{toys.__file__}:data")
-    assert suture("verify", *words, "--require", "better").code == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "part"),
-    [
-        (["--require", "better"], 0, ""),
-        (["--max-regression", "1"], 0, ""),
-        (["--require", "better", "--max-regression", "0.5"], 0, ""),
-        (["--max-regression", "0"], 3, "of what was right; at most 0.0% is allowed"),
-    ],
-    ids=["better", "lax", "both", "strict"],
-)
-def test_a_gate_for_scripts(suture: Suture, toy: Toy, finished: Path, words: list[str], code: int, part: str) -> None:
-    assert result(finished, "verify")["broken"] > 0, "nothing was broken, so no bound can be exceeded"
-    for verb in (("verify", finished), toy.run(finished, "--history", toy.log)):
-        answer = suture(*verb, *words)
-        assert answer.code == code
-        assert part in (answer.error if code else answer.err)
-        assert len(answer.out.splitlines()) > 3, "the numbers are shown whatever the gate says"
-
-
-def test_a_requirement_that_is_not_met(suture: Suture, finished: Path) -> None:
-    assert suture("treat", finished, "--plan", "none").code == 0
-    answer = suture("verify", finished, "--require", "better")
-    assert answer.code == 3
-    assert "the verdict is 'no measurable change' and not 'better' as required" in answer.error
-
-
 # report
 
 

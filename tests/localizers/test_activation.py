@@ -4,6 +4,7 @@ import copy
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from suture.localizers import LOCALIZERS, Evidence, Finding
 from suture.localizers.brief import treat_briefly
 from suture.localizers.sites import Site, channel_mismatch, mismatch
 from suture.localizers.tail import refit
-from suture.localizers.walk import take_walk
+from suture.localizers.walk import FLOOR, INPUT, Walk, first_of, take_walk
 from suture.moments import Moments, beside, load_moments, measure_moments, moments_of, pooled, save_moments
 from suture.patch import base_sha256, canonical_state
 from suture.tasks import Classification, evaluate
@@ -27,7 +28,11 @@ CPU = torch.device("cpu")
 
 def evidence(model: nn.Module, n: int = 400, shift: float = 0.0, **options: object) -> Evidence:
     """On points like those the toy network was trained on."""
-    case = Case(model, diagnose=toys.points(n, seed=5, shift=shift), **options)
+    return evidence_on(model, toys.points(n, seed=5, shift=shift), **options)
+
+
+def evidence_on(model: nn.Module, points: toys.Pairs, **options: object) -> Evidence:
+    case = Case(model, diagnose=points, **options)
     right = evaluate(case.model, case.splits["diagnose"], case.task, device=CPU).right
     wrong, correct = np.flatnonzero(~right), np.flatnonzero(right)
     return Evidence(case, case.model, right, wrong, correct[: len(wrong)])
@@ -271,3 +276,83 @@ def test_the_answer_is_the_same_twice() -> None:
     assert first.top == second.top
     assert first.scores.equals(second.scores)
     assert first.confidence == second.confidence
+
+
+def deeper(spread: float = 0.5) -> nn.Module:
+    """Groups first, norm, body, last: the norm of one group comes before a layer and a norm of the next.
+
+    Args:
+        spread: of that norm's scales around 1 and shifts around 0.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential()
+        model.first, model.norm = nn.Linear(2, 16), nn.Sequential(nn.BatchNorm1d(16, momentum=None), nn.ReLU())
+        model.body = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16, momentum=None), nn.ReLU())
+        model.last = nn.Linear(16, 3)
+        nn.init.uniform_(model.norm[0].weight, 1 - spread, 1 + spread)
+        nn.init.uniform_(model.norm[0].bias, -spread, spread)
+    model.train()(torch.stack([x for x, _ in toys.points(300, seed=1)]))
+    return model.eval()
+
+
+def walk_with(mismatches: list[float], chunks: int = 8) -> Walk:
+    """A walk of 50 examples a chunk that found these mismatches."""
+    sites = [site(torch.zeros(1), torch.ones(1)) for _ in mismatches]
+    walk = Walk(sites, [{}] * chunks, FLOOR)
+    vars(walk)["mismatches"] = pd.Series(mismatches, index=[f"s{i}" for i in range(len(mismatches))])
+    return walk
+
+
+@pytest.mark.parametrize(
+    ("first", "chunks", "floor"),
+    [(0.0, 8, 3 / 400), (0.001, 8, 3 / 400), (0.005, 8, 0.01), (0.03, 8, FLOOR), (0.0, 4, 3 / 200), (0.0, 2, FLOOR)],
+)
+def test_later_floors_are_low_where_the_first_site_shows_no_shift(first: float, chunks: int, floor: float) -> None:
+    walk = walk_with([first, 0.1, 0.0], chunks)
+    assert walk.floors.tolist() == pytest.approx([INPUT * FLOOR, floor, floor])
+    assert walk.relative().tolist() == pytest.approx([first / (INPUT * FLOOR), 0.1 / floor, 0.0])
+
+
+def test_the_first_group_above_its_floor_is_named_however_small_its_excess() -> None:
+    assert first_of(pd.Series({"a": 0.0, "b": 0.01, "c": 50.0})) == "b"
+    assert first_of(pd.Series({"a": 0.0, "b": 0.0})) is None
+
+
+def test_a_small_fault_is_seen_unless_a_shift_of_the_inputs_could_have_made_it() -> None:
+    damaged = plant(healthy(), "second", "noise", 0.15, seed=0)
+    here = evidence(damaged, moments=record())
+    walk = take_walk(here)
+    assert walk is not None
+    assert walk.mismatches["first"] < 0.005 < 3 / 400 < walk.mismatches["second"] < FLOOR
+    assert LOCALIZERS["norm_statistics"].find(here).top == "second"
+    moved = [torch.cat([x[:1] * 1.3, x[1:]]) for x, _ in toys.points(400, seed=5)]
+    targets = [y for _, y in toys.points(400, seed=5)]
+    shifted = take_walk(evidence_on(damaged, list(zip(moved, targets, strict=True)), moments=record()))
+    assert shifted is not None
+    assert 0.0125 < shifted.mismatches["first"] < INPUT * FLOOR
+    assert first_of(shifted.excess()) is None
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("zero", 0.3), ("noise", 1.0), ("sign", 0.3)])
+def test_a_fault_of_the_norms_before_is_theirs_dead_channels_too(kind: str, strength: float) -> None:
+    found = find(plant(deeper(), "norm", kind, strength, seed=0))
+    assert found.top == "norm"
+    assert "explains" in found.why
+
+
+def test_dead_channels_of_norms_that_were_all_alike_are_theirs() -> None:
+    """What explains them is where the search for an explanation starts."""
+    assert find(plant(deeper(spread=0.0), "norm", "zero", 0.3, seed=0)).top == "norm"
+
+
+@pytest.mark.parametrize(("kind", "share", "seed"), [("zero", 0.3, 0), ("sign", 0.2, 1), ("sign", 0.2, 5)])
+def test_norms_before_are_not_blamed_for_what_their_change_explains_in_part(kind: str, share: float, seed: int) -> None:
+    damaged = plant(deeper(), "body", kind, share, seed=seed)
+    assert find(damaged).top == "body"
+
+
+def test_a_mismatch_of_few_channels_is_the_layer_s_whatever_follows() -> None:
+    found = find(plant(deeper(), "first", "huge", 8.0, seed=0))
+    assert found.top == "first"
+    assert "few channels" in found.why

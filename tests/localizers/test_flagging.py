@@ -56,12 +56,11 @@ def test_rules_that_there_are_not(name: str) -> None:
 @pytest.mark.parametrize(
     ("gain", "low", "high", "flagged"),
     [
-        ([0.10, 0.05, 0.02], [0.05, 0.01, -0.01], [0.15, 0.09, 0.04], "ab"),  # c: below the best one's interval
-        ([0.10, 0.05, -0.01], [0.01, -0.02, -0.05], [0.15, 0.09, 0.04], "ab"),  # c: no gain
-        ([0.10, 0.05, 0.02], [-0.01, -0.01, -0.01], [0.2, 0.2, 0.2], "abc"),  # not sure, but none is ruled out
-        ([0.10, 0.05, 0.0], [-0.01, -0.01, -0.01], [0.2, 0.2, 0.2], "ab"),  # c: gains nothing
+        ([0.10, 0.085, 0.07], [0.05, 0.01, -0.01], [0.15, 0.09, 0.04], "ab"),  # c: less than 80 % of the best gain
+        ([0.10, 0.05, -0.01], [0.01, -0.02, -0.05], [0.15, 0.2, 0.04], "a"),  # b: whatever its interval
+        ([0.10, 0.09, 0.085], [-0.01, -0.01, -0.01], [0.2, 0.2, 0.2], "abc"),  # not sure, but alike
+        ([0.0, 0.0], [-0.01, -0.01], [0.01, 0.01], ""),
         ([-0.10, -0.05], [-0.2, -0.1], [-0.01, 0.0], ""),
-        ([0.30, 0.05], [-0.01, 0.01], [0.6, 0.1], "ab"),  # the highest gain is not sure, but not ruled out either
         ([NAN, 0.05], [NAN, 0.01], [NAN, 0.1], "b"),
         ([NAN, NAN, NAN], [NAN] * 3, [NAN] * 3, "c"),  # not measured: above the median score
     ],

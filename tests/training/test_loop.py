@@ -27,7 +27,7 @@ def run(model: nn.Module, *, stop_after: int | None = None, recipe: Recipe = REC
     class Killed(Exception):
         pass
 
-    def after_epoch(epoch: int, _: nn.Module) -> dict[str, float]:
+    def after_epoch(epoch: int, _: nn.Module, row: object) -> dict[str, float]:
         if stop_after is not None and epoch > stop_after:
             raise Killed
         return {}

@@ -1,17 +1,26 @@
 """Surgery touches what it was told to, and nothing else by a bit."""
 
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+import suture
 from suture.errors import GroupError
 from suture.groups import tensors_of
 from suture.patch import same_bits
 from suture.training import Augment, Recipe
-from suture.treatments import FineTune, fine_tune
-from suture.treatments.finetune import step_flops
+from suture.treatments import FineTune, Groups, Job
+from suture.treatments.cost import Cost, step_flops
 from tests import toys
 
 SHORT = Recipe(epochs=2, batch_size=32, augment=Augment(pad=0, flip=False))
+
+
+def fine_tune(case: suture.Case, groups: list[str], how: FineTune) -> tuple[nn.Module, pd.DataFrame, Cost]:
+    places = Groups(names=tuple(groups)).places(case, [])
+    treated = how.treat(Job(case, case.model, places, groups, "mine", seed=case.seed))
+    return treated.candidates["mine"].model, treated.history, treated.cost
 
 
 @pytest.mark.parametrize("batchnorm", ["train", "eval"])
@@ -20,14 +29,14 @@ def test_everything_outside_the_treated_groups_is_bit_identical(groups: list[str
     case = toys.case()
     before = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
     how = FineTune(recipe=SHORT, batchnorm=batchnorm)  # type: ignore[arg-type]
-    model, run, cost = fine_tune(case, groups, how)
+    model, history, cost = fine_tune(case, groups, how)
     changed = {n for n, t in model.state_dict().items() if not same_bits(t, before[n])}
     parameters = {n for g in groups for n in case.groups[g]}
     allowed = set(tensors_of(model, parameters)) if batchnorm == "train" else parameters
     assert parameters <= changed <= allowed
     assert ("norm.running_mean" in changed) == (batchnorm == "train" and "norm" in groups)
     assert all(same_bits(t, before[n]) for n, t in case.model.state_dict().items())
-    assert len(run.history) == 2
+    assert len(history) == 2
     assert cost.parameters == sum(model.get_parameter(n).numel() for n in parameters)
 
 

@@ -1,12 +1,13 @@
 """Plans as data: presets, TOML, and errors that name the field."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from suture.demo import PLAN
 from suture.errors import InvalidArgumentError, MissingFileError, UnknownNameError
-from suture.treatments import PRESETS, Everything, FineTune, Plan, load_plan
+from suture.treatments import METHODS, PRESETS, Choice, Everything, FineTune, Job, Method, Plan, Treated, load_plan
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -22,7 +23,12 @@ def test_method_a_is_the_paper_s() -> None:
     recipe = how.recipe
     assert (recipe.epochs, recipe.lr, recipe.lr_min, recipe.momentum) == (30, 0.01, 1e-4, "critical")
     assert how.batchnorm == "train"
-    assert load_plan("default") == load_plan("A")
+    assert load_plan("default", protocol="paper") == load_plan("A")
+
+
+def test_the_default_is_auto() -> None:
+    assert load_plan("default") == load_plan("auto")
+    assert load_plan("auto").choose == Choice(max_regression=0.05, broken_costs=2)
 
 
 def test_a_plan_from_toml(tmp_path: Path) -> None:
@@ -48,12 +54,16 @@ def test_the_demo_s_plan_is_method_a_without_mirroring(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[how]\nkind = 'finetune'\nepoch = 3\n", "how.finetune.epoch"),
-        ("[how]\nkind = 'surgery'\n", "'how'"),
-        ("[how]\nkind = 'finetune'\n[how.recipe]\nepochs = 0\n", r"how.finetune.recipe.epochs.*greater"),
+        ("[how]\nkind = 'finetune'\nepoch = 3\n", "'how'.*'epoch'.*not permitted"),
+        ("[how]\nkind = 'surgery'\n", "'how'.*no method of treatment is called 'surgery'; there are"),
+        ("[how]\nepochs = 3\n", "'how'.*it needs a kind; there are"),
+        ("[where]\nkind = 'block'\n", "'where'.*did you mean 'blocks'"),
+        ("[[guards]]\nkind = 'ewc'\nstrength = 0\n", "'guards.0'.*'strength'.*greater"),
+        ("[how]\nkind = 'finetune'\n[how.recipe]\nepochs = 0\n", r"'how'.*'recipe.epochs'.*greater"),
+        ("weights = [0.5, 1.5]\n", "'weights'.*at most 1"),
         ("where = ", "is not TOML"),
     ],
-    ids=["misspelt", "kind", "range", "syntax"],
+    ids=["misspelt", "kind", "no kind", "near miss", "guard", "range", "weight", "syntax"],
 )
 def test_bad_plans_name_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.toml"
@@ -63,7 +73,21 @@ def test_bad_plans_name_what_is_wrong(tmp_path: Path, text: str, words: str) -> 
 
 
 def test_unknown_plans() -> None:
-    with pytest.raises(UnknownNameError, match="there are A, none, or give a TOML file"):
+    with pytest.raises(UnknownNameError, match=r"there are auto, A, B, .*or give a TOML file"):
         load_plan("Q")
     with pytest.raises(MissingFileError, match=r"no file absent\.toml"):
         load_plan("absent.toml")
+
+
+def test_a_method_of_one_s_own_is_a_class_in_a_registry() -> None:
+    @METHODS.register("test_only")
+    class Mine(Method):
+        kind: Literal["test_only"] = "test_only"
+        share: float = 0.5
+
+        def treat(self, job: Job) -> Treated:
+            raise NotImplementedError
+
+    plan = Plan.model_validate({"how": {"kind": "test_only", "share": 0.25}})
+    assert plan.how == Mine(share=0.25)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan

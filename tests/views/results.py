@@ -11,12 +11,13 @@ import torch
 from suture.patch import Patch
 from suture.rundir import write_json
 from suture.stages.diagnose import Diagnosis
+from suture.stages.drift import Drift
 from suture.stages.localize import Localization
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
 from suture.stages.treat import Treatment
 from suture.stages.verify import Verification
-from suture.stats import Flips, Interval, Verdict, mcnemar, net_interval, upper_bound, wilson
+from suture.stats import Flips, Interval, Verdict, mcnemar, net_interval, ratio_interval, upper_bound, wilson
 from suture.treatments import Plan
 from suture.treatments.finetune import Cost
 
@@ -157,13 +158,48 @@ def verified(
         regression_bound=upper_bound(m.broken, m.right_before), churn=0.2, optimistic=False,
         per_class=pd.DataFrame({
             "class": classes, "n": 66, "before": 0.75, "after": [0.9, *[0.7] * (len(classes) - 1)],
-            "fixed": 5, "broken": 3,
+            "fixed": 5, "broken": 3, "p": 0.73, "adjusted": 1.0, "word": "",
         }),
-        pairs=pd.DataFrame({"true": classes, "predicted": successor, "before": 9, "after": 4, "change": -5}),
+        pairs=pd.DataFrame({
+            "true": classes, "predicted": successor, "before": 9, "after": 4, "change": -5, "left": 8, "joined": 3,
+            "p": 0.23, "adjusted": 0.69, "word": "",
+        }),
+        ratio_interval=ratio_interval(m.fixed, m.broken),
         gallery=pd.DataFrame(gallery, columns=["kind", "example", "true", "before", "after"]),
         pictures={"fixed": noise(len(classes), 8, 8, 1), "broken": noise(len(classes), 32, 32, 3)},
     )  # fmt: skip
     return _with(found, changes)
+
+
+def verified_in_full(classes: list[str] | None = None, **changes: Any) -> Verification:
+    """With everything that may be asked for: a slice and a class beyond chance, drift, a twin, examples to keep."""
+    found = verified(classes)
+    names = list(found.per_class["class"])
+    slices = pd.DataFrame({
+        "slice": [f"night = {name}" for name in names], "n": 60, "before": 0.8, "after": 0.6, "fixed": 1, "broken": 13,
+        "p": 0.0018, "adjusted": 0.0036, "word": "worse",
+    })  # fmt: skip
+    word = ["better"] + [""] * (len(names) - 1)
+    best = found.per_class.assign(adjusted=[0.0001] + [1.0] * (len(names) - 1), word=word)
+    drift = Drift(
+        n=500, kl=0.0123, kl_interval=Interval(0.01, 0.015), changed=0.02, changed_interval=wilson(10, 500),
+        accuracy_before=0.9, accuracy_after=0.892, interval_before=wilson(450, 500), interval_after=wilson(446, 500),
+        fixed=2, broken=6, p_value=mcnemar(2, 6),
+    )  # fmt: skip
+    return _with(found, {
+        "per_slice": slices, "per_class": best, "drift": drift, "churn_floor": 0.15, "looks": 2, "must_keep": 12,
+        "broken_must_keep": names[:2], "wrong_must_keep": names[2:3], "slices_left_out": ["file"],
+    } | changes)  # fmt: skip
+
+
+def verified_long_ago() -> Verification:
+    """What a suture gave that knew nothing of corrected p, ratios and drift."""
+    found = verified()
+    plain = ["class", "n", "before", "after", "fixed", "broken"]
+    return _with(found, {
+        "per_class": found.per_class[plain], "pairs": found.pairs[["true", "predicted", "before", "after", "change"]],
+        "ratio_interval": None,
+    })  # fmt: skip
 
 
 def verified_without_classes() -> Verification:
@@ -220,7 +256,7 @@ def hostile_run(path: Path) -> Path:
         localized(HOSTILE),
         diagnosed(HOSTILE, HOSTILE),
         treated(HOSTILE, plan=Plan(name=SCRIPT), note=SCRIPT),
-        verified(HOSTILE, optimistic=True, looks=3),
+        verified_in_full(HOSTILE, optimistic=True, looks=3, slices_left_out=HOSTILE),
     )
     asked = CASE["asked"] | {"model": f"/x/{SCRIPT}", "data": HOSTILE[4] + UNWRITABLE}
     identity = CASE["identity"] | {"task": SCRIPT, "protocol": "paper"}

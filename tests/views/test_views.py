@@ -4,6 +4,8 @@ import doctest
 import io
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,8 +16,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from suture.stats import Flips, Verdict
-from suture.views import bars, diagnose, localize, localize_tables, scan, style, text, treat, verify
+from suture.views import bars, diagnose, localize, localize_tables, scan, style, text, treat, verify, verify_tables
 from suture.views.bars import drawing
+from suture.views.export import markdown
 from suture.views.grid import Column, Grid, escaped
 from tests.views.results import (
     HOSTILE,
@@ -31,8 +34,11 @@ from tests.views.results import (
     treated,
     untreated,
     verified,
+    verified_in_full,
+    verified_long_ago,
     verified_unchanged,
     verified_without_classes,
+    write_run,
 )
 
 VIEWS = {"scan": scan, "localize": localize, "diagnose": diagnose, "treat": treat, "verify": verify}
@@ -77,6 +83,9 @@ DRAWN = {
     "treat, no momentum": lambda: treated(history=treated().history.assign(momentum=None)),
     "verify": lambda: verified(),
     "verify, hostile": lambda: verified(STRANGE),
+    "verify, in full": lambda: verified_in_full(),
+    "verify, in full and hostile": lambda: verified_in_full(STRANGE, slices_left_out=STRANGE),
+    "verify, long ago": verified_long_ago,
     "verify, without classes": verified_without_classes,
     "verify, unchanged": verified_unchanged,
     "verify, many classes": lambda: verified([f"class {i}" for i in range(300)]),
@@ -347,7 +356,7 @@ def test_large_tables_are_cut_and_say_so() -> None:
     assert len(many.rows) == localize_tables.LONGEST
     assert many.note.startswith("60 of 200 groups")
     classes = verify.per_class(verified([f"class {i}" for i in range(300)]))
-    assert len(classes.rows) == verify.LONGEST
+    assert len(classes.rows) == verify_tables.LONGEST
     assert "300" in classes.note
 
 
@@ -370,6 +379,61 @@ def test_verify_numbers() -> None:
     assert "churn" not in printed(verified_without_classes().table())
 
 
+def test_verify_in_full_fits_a_screen_and_says_the_verdict_last() -> None:
+    result = verified_in_full()
+    shown = printed(result.table(), width=80)
+    for part in (
+        "5.0 : 1", "2.0 to 15", "churn floor", "15.0\xa0%", "2 of 12", "mean KL, nats", "0.0123", "night = cat",
+        "worse", "looked at 2 times", "may not break: cat and dog", "No slices: file", "wrong before: ship",
+    ):  # fmt: skip
+        assert part in shown, part
+    assert len(shown.splitlines()) <= 45
+    assert shown.split()[-len(result.sentence.split()) :] == result.sentence.split()
+
+
+def test_verify_shows_what_became_worse_first_and_cuts_the_rest() -> None:
+    found = verify.beyond_chance(verified_in_full())
+    assert [row[-1] for row in found.rows] == ["worse", "worse", "worse", "better"]
+    many = verify.beyond_chance(verified_in_full([f"class {i}" for i in range(40)]))
+    assert len(many.rows) == verify_tables.NOTED
+    assert "of 41" in many.note
+
+
+def test_verify_says_when_nothing_moved_beyond_chance() -> None:
+    assert verify_tables.remarks(verified()) == [
+        "Of 3 classes and 3 confusions, none moved beyond chance (Holm's correction in each table)."
+    ]
+    assert verify_tables.remarks(verified_long_ago()) == []
+
+
+def test_verify_in_full_on_the_page_and_in_markdown(tmp_path: Path) -> None:
+    result = verified_in_full()
+    html = str(verify.section(result))
+    for part in ("Per slice", "Data the repair was not about", "looked at 2 times", "that may not break"):
+        assert part in html
+    written = markdown(write_run(tmp_path, result))
+    for part in ("churn floor", "mean KL, nats", "night = cat", "looked at 2 times", "may not break: cat and dog"):
+        assert part in written
+
+
+def test_verify_says_when_untouched_data_became_worse() -> None:
+    drift = verified_in_full().drift
+    assert drift is not None
+    said = "On untouched data it breaks more than it fixes: 2 fixed, 20 broken of 500 examples."
+    harmed = verified_in_full(drift=replace(drift, broken=20, p_value=0.0001))
+    assert said in verify_tables.caveats(harmed)
+    assert said in str(verify.section(harmed))
+    assert not verify_tables.harm_elsewhere(verified_in_full())
+    assert not verify_tables.harm_elsewhere(verified_in_full(drift=replace(drift, fixed=20, broken=2, p_value=0.0001)))
+    assert not verify_tables.harm_elsewhere(verified())
+
+
+def test_verify_without_a_broken_one_has_no_upper_end() -> None:
+    found = verified(moves=Flips(fixed=30, broken=0, both_right=150, both_wrong=20))
+    assert "7.6 to ∞" in printed(found.table())
+    assert "to ∞" not in printed(verified_unchanged().table())
+
+
 def test_verify_fourfold_table_adds_up() -> None:
     moves = Flips(fixed=30, broken=6, both_right=144, both_wrong=20)
     cells = [int(cell.split()[0]) for row in verify.outcomes(verified(moves=moves)).rows for cell in row[1:]]
@@ -379,9 +443,9 @@ def test_verify_fourfold_table_adds_up() -> None:
 def test_verify_names_the_targeted_pairs_and_the_attributed_group() -> None:
     result, why = verified(), diagnosed(groups=["layer2"])
     grid = verify.targeted(result, why)
-    assert grid.rows[0] == ["cat", "dog", "layer2", "9", "4", "−5"]
+    assert grid.rows[0] == ["cat", "dog", "layer2", "9", "4", "−5", "0.69", ""]
     assert not verify.moved(result, why)
-    assert verify.moved(result, None).rows[0] == ["cat", "dog", "9", "4", "−5"]
+    assert verify.moved(result, None).rows[0] == ["cat", "dog", "9", "4", "−5", "0.69", ""]
     assert verify.pairs_sentence(result, why) == "Together, the targeted confusions went from 27 to 12 errors."
     assert str(verify.section(result, why)).count("layer2</span>") == 6
     assert "layer2</span>" not in str(verify.section(result))
@@ -389,7 +453,7 @@ def test_verify_names_the_targeted_pairs_and_the_attributed_group() -> None:
 
 def test_verify_pairs_that_no_longer_occur_went_to_zero() -> None:
     gone = verified(pairs=pd.DataFrame(columns=["true", "predicted", "before", "after", "change"]))
-    assert verify.targeted(gone, diagnosed()).rows[0][3:] == ["0", "0", "0"]
+    assert verify.targeted(gone, diagnosed()).rows[0][3:] == ["0", "0", "0", "", ""]
 
 
 def test_verify_shows_names_where_there_are_no_pictures() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from suture.bench.answers import ask, asked_for
 from suture.bench.examples import Pairs
 from suture.bench.localize import Row, cache_of, case_of, flagged_row
-from suture.bench.networks import load_subject
+from suture.bench.networks import Subject, load_subject
 from suture.bench.oracle import consult, gains, judged
 from suture.registry import Registry
 from suture.rundir import fingerprint
@@ -22,6 +22,11 @@ from suture.tasks import evaluate
 Shift = Callable[[Tensor, Generator], Tensor]
 SHIFTS: Registry[Shift] = Registry("shift")
 """Name → pictures (n, c, h, w) in [0, 1] → the same pictures, shifted."""
+
+# Treating in full takes more to learn from, and what it gains is small, so more to score on.
+IN_FULL = {"diagnose": 1000, "oracle_train": 1500, "oracle_score": 2400}
+IN_FULL_FEW = {"diagnose": 500, "oracle_train": 350, "oracle_score": 450}
+ENOUGH = sum(IN_FULL.values())
 
 BLUR, NOISE = 1.1, 0.16  # standard deviations: of the blur in pixels, of the noise in units of [0, 1]
 
@@ -62,6 +67,19 @@ def contrast(pictures: Tensor, generator: Generator) -> Tensor:
     return mean + 0.4 * (pictures - mean)
 
 
+def shifted(subject: Subject, examples: Pairs, shift: str, seed: int, part: str = "") -> Pairs:
+    """Examples of a network as they look under a shift.
+
+    Raises:
+        UnknownNameError: no such shift.
+    """
+    how = SHIFTS[shift]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (subject.image.mean, subject.image.std))
+    generator = Generator().manual_seed(int(fingerprint(shift, part, seed)[:15], 16))
+    seen = how(examples.inputs * std + mean, generator).clamp(0, 1)
+    return Pairs((seen - mean) / std, examples.targets)
+
+
 def cell(
     network: str,
     shift: str,
@@ -85,20 +103,17 @@ def cell(
         for treating every group.
     """
     subject = load_subject(network, data, weights, cache_of(directory))
-    how = SHIFTS[shift]
     names = asked_for(localizers, reference=record == "reference")
-    image, pools = subject.image, {}
-    mean, std = (torch.tensor(values)[:, None, None] for values in (image.mean, image.std))
-    for name, pool in subject.pools(seed).items():
-        generator = Generator().manual_seed(int(fingerprint(shift, name, seed)[:15], 16))
-        shifted = how(pool.inputs * std + mean, generator).clamp(0, 1)
-        pools[name] = Pairs((shifted - mean) / std, pool.targets)
+    pools = {
+        name: shifted(subject, pool, shift, seed, name)
+        for name, pool in subject.pools(seed, IN_FULL if len(subject.held_out) > ENOUGH else IN_FULL_FEW).items()
+    }
     case = case_of(subject.model, subject, pools["diagnose"], record, seed)
     learn, score = pools["oracle_train"], pools["oracle_score"]
-    alone = consult(subject.model, learn, score, case.task, seed)
+    alone = consult(subject.model, learn, score, case.task, seed, in_full=True)
     flagged = flagged_row(case, "")
     sets = [flagged.pop("chosen"), list(case.groups)]
-    together = gains(subject.model, sets, learn, score, case.task, seed)
+    together = gains(subject.model, sets, learn, score, case.task, seed, in_full=True)
     rows = list[Row]()
     for answer in ask(case, names):
         chosen = [answer.named] if answer.named is not None else []

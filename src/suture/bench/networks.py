@@ -63,23 +63,25 @@ class Subject:
     image: ImageFormat
     sizes: Mapping[str, int] = field(default_factory=lambda: POOLS)
 
-    def pools(self, seed: int) -> dict[str, Pairs]:
+    def pools(self, seed: int, sizes: Mapping[str, int] | None = None) -> dict[str, Pairs]:
         """Name → examples, drawn by seed from `held_out`; no example stands in two of them.
 
         `diagnose` is what localizers see, `calibrate` is where a fault's drop is measured, `finetune` teaches the
         fault of that name, `oracle_train` and `oracle_score` are for the oracle alone.
 
+        Args:
+            sizes: pool → examples, in place of the network's own.
+
         Raises:
             DataError: there are not enough.
         """
-        needed = sum(self.sizes.values())
+        sizes = self.sizes if sizes is None else sizes
+        needed = sum(sizes.values())
         if needed > len(self.held_out):
             raise DataError(f"the network '{self.name}' has {len(self.held_out)} held-out examples; it takes {needed}")
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.held_out)))
-        parts = torch.split(order[:needed], list(self.sizes.values()))
-        return {
-            name: Pairs(*self.held_out.read_batch(part.tolist())) for name, part in zip(self.sizes, parts, strict=True)
-        }
+        parts = torch.split(order[:needed], list(sizes.values()))
+        return {name: Pairs(*self.held_out.read_batch(part.tolist())) for name, part in zip(sizes, parts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,13 @@ def plain(source: Source) -> Subject:
                 save_file(model.state_dict(), temporary)
             checkpoints.clear()
     return Subject("plain", load_model(build, kept), Pairs(*_pictures(training, RECORDED)), test, CIFAR)
+
+
+def lessons_of(network: str, source: Source, count: int) -> Pairs:
+    """Examples that a network was trained on, drawn by a fixed seed: at most so many."""
+    if network.startswith("digits"):
+        return all_digits()[0]
+    return Pairs(*_pictures(source.file(TRAIN, network), count))
 
 
 def digits_network() -> nn.Module:

@@ -5,16 +5,17 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from suture.bench.examples import Pairs
 from suture.groups import GroupSpec, resolve
 from suture.tasks import Task, evaluate
-from suture.training import train
-from suture.treatments.finetune import freeze_all_but
+from suture.training import Recipe, train
+from suture.treatments import STANDARD
+from suture.treatments.cost import freeze_all_but
 
-STEPS, BATCH, LR, MOMENTUM, CLIP = 24, 64, 0.003, 0.9, 1.0
+STEPS, BATCH, CLIP = 24, 64, 1.0
+BRIEF = Recipe(epochs=1, batch_size=BATCH, lr=0.003, momentum=0.9, weight_decay=0.0)
 SURE = 0.9  # share of the best group's gain from which a group counts as well chosen
 
 
@@ -27,6 +28,7 @@ def gains(
     seed: int,
     *,
     groups: GroupSpec = "top",
+    in_full: bool = False,
 ) -> list[float]:
     """Accuracy gained on `score`, as a fraction, by a short fine-tuning of some groups on `learn`, for each choice.
 
@@ -37,11 +39,12 @@ def gains(
         model: never modified.
         chosen: each choice is some names of groups, treated together; none of them gains nothing.
         seed: of the order of the examples.
+        in_full: the standard recipe of treatments in place of the 24 steps: 8 epochs, the learning rate on a cosine.
     """
     resolved = resolve(model, groups)
     device = next(model.parameters()).device
     before = evaluate(model, score, task, device=device, name="the oracle's examples").accuracy
-    lessons = Pairs(*learn.read_batch(_order(len(learn), seed).tolist()))
+    lessons = learn if in_full else Pairs(*learn.read_batch(_order(len(learn), seed).tolist()))
     found = []
     for names in chosen:
         trained = {parameter for name in names for parameter in resolved[name]}
@@ -51,19 +54,20 @@ def gains(
         twin = copy.deepcopy(model)
         freeze_all_but(twin, trained)
         parameters = [parameter for parameter in twin.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(parameters, lr=LR, momentum=MOMENTUM)
+        optimizer, schedules = (STANDARD if in_full else BRIEF).build(parameters)
         train(
-            twin, lessons, task, optimizer, [], epochs=1, batch_size=BATCH, seed=seed, device=device,
-            mode=nn.Module.eval, clip=CLIP, description="the oracle",
+            twin, lessons, task, optimizer, schedules, epochs=STANDARD.epochs if in_full else 1, batch_size=BATCH,
+            seed=seed, device=device, mode=nn.Module.eval, clip=CLIP, description="the oracle",
         )  # fmt: skip
         found.append(evaluate(twin, score, task, device=device, name="the oracle's examples").accuracy - before)
     return found
 
 
-def consult(model: nn.Module, learn: Pairs, score: Pairs, task: Task, seed: int) -> pd.Series:
+def consult(model: nn.Module, learn: Pairs, score: Pairs, task: Task, seed: int, *, in_full: bool = False) -> pd.Series:
     """Index group, in model order: what treating each group alone gains."""
     names = list(resolve(model, "top"))
-    return pd.Series(gains(model, [[name] for name in names], learn, score, task, seed), index=names)
+    alone = gains(model, [[name] for name in names], learn, score, task, seed, in_full=in_full)
+    return pd.Series(alone, index=names)
 
 
 def judged(named: Iterable[str], gained: float | None, alone: pd.Series) -> dict[str, float | str | bool | None]:

@@ -45,15 +45,26 @@ PlanOpt = Annotated[
     str,
     typer.Option(
         "--plan",
-        help="A (the paper's surgical correction; default), none (change nothing), or a TOML file.",
+        help="auto (tries some and keeps what breaks least; default), early, flagged, full, bn_affine, last_layer, "
+        "bn_recalibrate, full_l2sp, ewc, distill, adam, per_block, iterative, route, random_groups, none; A, B, C, D, "
+        "E (the paper's); or a TOML file.",
         show_default=False,
+    ),
+]
+TwinOpt = Annotated[
+    bool,
+    typer.Option(
+        "--twin", help="Treat once more with the examples in another order, to tell how much churn is chance."
     ),
 ]
 RequireOpt = Annotated[str | None, typer.Option("--require", help="Exit with 3 unless the verdict is: better.")]
 RegressionOpt = Annotated[
     float | None,
     typer.Option(
-        "--max-regression", min=0, max=1, help="Exit with 3 if more than this share of what was right was broken."
+        "--max-regression",
+        min=0,
+        max=1,
+        help="Exit with 3 unless the regression rate is at most this with 95 % confidence (exact one-sided bound).",
     ),
 ]
 DebugOpt = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]

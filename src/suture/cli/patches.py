@@ -1,4 +1,4 @@
-"""Patches: apply and revert, always into a new file."""
+"""Patches: apply and revert, always into a new file; and what `report` says of one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,6 @@ import typer
 from suture.cli.options import DebugOpt, NewFileOpt, PatchArg
 
 PANEL = "Patches"
-UNDO = "undo.safetensors"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,7 +53,7 @@ def revert(
     """
     from suture.errors import MissingFileError
     from suture.loading import load_checkpoint
-    from suture.patch import load_patch, same_bits
+    from suture.patch import UNDO, load_patch, same_bits
     from suture.patch import revert as revert_patch
 
     undo = load_patch(patch)
@@ -69,6 +68,25 @@ def revert(
     checkpoint.save(out, state)
     changed = sum(not same_bits(state[name], tensor) for name, tensor in checkpoint.state.items())
     typer.echo(f"{out}: {changed} of {len(state)} tensors restored" if changed else f"{out}: nothing was patched")
+
+
+def report_patch(patch: Path, out: Path | None, form: str) -> None:
+    """What `report` does with a file: a table here, and a page, a summary or data beside the patch or at `out`."""
+    from rich.console import Console
+
+    from suture.errors import DataError, InvalidArgumentError
+    from suture.patch import inspect
+    from suture.views.patch import export, table
+
+    if patch.suffix != ".safetensors":
+        raise DataError(f"{patch} is no patch, which is a .safetensors file; give a run directory or such a file")
+    path = out or patch.with_suffix(f".report.{form}")  # notes of the user's own may be called patch.md
+    if path.suffix == ".safetensors":
+        raise InvalidArgumentError(f"--out {path} is named like weights or a patch; a report is {form}")
+    result = inspect(patch)
+    Console().print(table(result), highlight=False)
+    export(result, form, path)
+    typer.echo(path)
 
 
 def _refuse_existing(out: Path) -> None:

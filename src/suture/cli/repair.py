@@ -1,7 +1,7 @@
 """Repair: run, its five stages, and the report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,14 +17,14 @@ from suture.cli.options import (
     RequireOpt,
     RuleOpt,
     RunArg,
+    TwinOpt,
     WeightsOpt,
 )
+from suture.cli.patches import report_patch
+from suture.cli.verify import check_require, gate, verify
 from suture.cli.words import check_names, groups_of, memory_of, names, numbers
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
-
-if TYPE_CHECKING:
-    from suture.stages.verify import Verification
 
 PANEL = "Repair"
 
@@ -43,6 +43,13 @@ def run(
     diagnose: Annotated[str | None, typer.Option("--diagnose", help="Data in which errors are found.")] = None,
     repair: Annotated[str | None, typer.Option("--repair", help="Data on which treatment trains.")] = None,
     verify: Annotated[str | None, typer.Option("--verify", help="Data that is looked at once, at the end.")] = None,
+    repair_extra: Annotated[
+        str | None,
+        typer.Option(
+            "--repair-extra",
+            help="More to train on and nothing to choose on, such as training images seen through the deployed camera.",
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=1, help="Side in pixels that pictures are resized to.")
     ] = None,
@@ -56,6 +63,7 @@ def run(
         str, typer.Option("--protocol", help="split, or paper: verify is diagnose, which is optimistic.")
     ] = "split",
     plan: PlanOpt = "default",
+    twin: TwinOpt = False,
     localizers: LocalizersOpt = "default",
     rule: RuleOpt = "default",
     max_memory: MemoryOpt = None,
@@ -82,24 +90,25 @@ def run(
     from suture.pipeline import checked
     from suture.pipeline import run as run_pipeline
 
-    _check_require(require)
+    check_require(require)
     check_names(localizers, rule)
     memory = memory_of("--max-memory", max_memory)
     checked(plan, until, redo)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     asked = Asked(
-        model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify, size=size,
+        model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify,
+        repair_extra=repair_extra, size=size,
         mean=numbers("--mean", mean), std=numbers("--std", std), task=task, groups=groups_of(groups),
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     results = run_pipeline(
-        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=plan, until=until,
+        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=plan, twin=twin, until=until,
         redo=redo, asked=asked, say=_say, max_memory=memory,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
-        _gate(results["verify"], require, max_regression)
+        gate(results["verify"], require, max_regression)  # type: ignore[arg-type]
 
 
 def localize(
@@ -147,67 +156,35 @@ def diagnose(run: RunArg, debug: DebugOpt = False) -> None:
     _stage(run, lambda this: this.diagnose())
 
 
-def treat(run: RunArg, plan: PlanOpt = "default", debug: DebugOpt = False) -> None:
-    """Repair the flagged groups of a copy and write the patch; continues after the last finished epoch.
+def treat(run: RunArg, plan: PlanOpt = "default", twin: TwinOpt = False, debug: DebugOpt = False) -> None:
+    """Repair a copy by a plan and write the patch; continues after the last finished epoch.
 
-    Example: suture treat run --plan A
+    Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
     """
-    _stage(run, lambda this: this.treat(plan))
-
-
-def verify(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)] = None,
-    patch: Annotated[Path | None, typer.Option("--patch", help="Somebody else's patch, in place of a run.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model that --patch is for.")] = None,
-    weights: WeightsOpt = None,
-    data: Annotated[str | None, typer.Option("--data", help="Data to verify --patch on, all of it.")] = None,
-    size: Annotated[
-        int | None, typer.Option("--size", min=1, help="Side in pixels that pictures are resized to.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option("--mean", help="Mean per channel, as a,b,c.")] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Deviation per channel, as a,b,c.")] = None,
-    require: RequireOpt = None,
-    max_regression: RegressionOpt = None,
-    debug: DebugOpt = False,
-) -> None:
-    """Count what a repair fixed and broke on unseen data.
-
-    Examples: suture verify run --require better ·
-    suture verify --patch patch.safetensors --model model.py:net --weights w.safetensors --data photos
-    """
-    from suture.errors import InvalidArgumentError
-
-    _check_require(require)
-    if (run is None) == (patch is None):
-        raise InvalidArgumentError("give a run directory, or --patch with --model, --weights and --data")
-    if patch is not None:
-        result = _verify_patch(patch, model, weights, data, size, mean, std)
-        _print(result.table())
-    else:
-        own = {"--model": model, "--weights": weights, "--data": data, "--size": size, "--mean": mean, "--std": std}
-        superfluous = [flag for flag, value in own.items() if value is not None]
-        if superfluous:
-            raise InvalidArgumentError(f"{superfluous[0]} goes with --patch; a run knows its own")
-        result = _stage(run, lambda this: this.verify())
-    _gate(result, require, max_regression)
+    _stage(run, lambda this: this.treat(plan, twin=twin))
 
 
 def report(
-    run: RunArg,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write; by default in the run directory.")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN|PATCH", help="Run directory, or a patch.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; by default in the run directory, or beside the patch.")
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="html, md or json.")] = "html",
     debug: DebugOpt = False,
 ) -> None:
-    """Write the page that shows a run: one HTML file, no network; or a summary as Markdown or JSON.
+    """Write the page that shows a run or a patch: one HTML file, no network; or a summary as Markdown or JSON.
 
-    Example: suture report run --format md --out summary.md
+    Examples: suture report run --format md --out summary.md · suture report run/treat/patch.safetensors
     """
     from suture.errors import InvalidArgumentError
     from suture.views.export import FORMATS, export
 
-    path = out or run / f"report.{form}"
     if form not in FORMATS:
         raise InvalidArgumentError(f"--format takes {', '.join(FORMATS)}, not '{form}'")
+    if run.is_file() or run.suffix == ".safetensors":
+        report_patch(run, out, form)
+        return
+    path = out or run / f"report.{form}"
     export(run, form, path)
     typer.echo(path)
 
@@ -216,8 +193,6 @@ def show_summary(results: dict[str, Any], out: Path) -> None:
     """Tables of what a run found, and where the page is."""
     for result in results.values():
         _print(result.table())
-    if "verify" in results:
-        typer.echo(results["verify"].sentence)
     typer.echo(f"report: {out / 'report.html'}")
 
 
@@ -234,45 +209,6 @@ def _staged(path: Any, do: Any) -> Any:
         result = do(this)
     _print(result.table())
     return this, result
-
-
-def _verify_patch(
-    patch: Path, model: str | None, weights: str | None, data: str | None, size: int | None,
-    mean: str | None, std: str | None,
-) -> "Verification":  # fmt: skip
-    from suture.asked import Asked
-    from suture.errors import InvalidArgumentError
-    from suture.stages.verify import verify as verify_patch
-
-    if model is None or data is None:
-        raise InvalidArgumentError(f"--patch needs {'--model' if model is None else '--data'} too")
-    asked = Asked(
-        model=model,
-        weights=weights,
-        verify=data,
-        size=size,
-        mean=numbers("--mean", mean),
-        std=numbers("--std", std),
-    )
-    return verify_patch(asked.case(), str(patch))
-
-
-def _gate(result: Any, require: str | None, max_regression: float | None) -> None:
-    from suture.errors import RequirementError
-
-    if require is not None and result.verdict != require:
-        raise RequirementError(f"the verdict is '{result.verdict}' and not '{require}' as required")
-    if max_regression is not None and result.regression_rate > max_regression:
-        raise RequirementError(
-            f"the repair broke {result.regression_rate:.1%} of what was right; at most {max_regression:.1%} is allowed"
-        )
-
-
-def _check_require(require: str | None) -> None:
-    from suture.errors import InvalidArgumentError
-
-    if require not in (None, "better"):
-        raise InvalidArgumentError(f"--require takes 'better', not '{require}'")
 
 
 def _say(message: str) -> None:

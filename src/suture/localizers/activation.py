@@ -82,14 +82,14 @@ def _stale_or_changed(evidence: Evidence, walk: Walk, star: Site, seen: str) -> 
     rescaled is cured as well, but then a factor per channel explains mean and variance at once.
     """
     producer, keeper = str(star.producer), str(star.keeper)
+    arrived = together(walk.seen)[star.path]
+    if concentration(star, arrived) < FEW:
+        return producer, f"{seen}, in a few channels only."  # statistics grow stale in all of them at once
     later = [s for s in walk.sites[walk.sites.index(star) + 1 :] if walk.relative()[s.path] > 1]
     if later:
         if explains(evidence, walk, keeper):
             return keeper, f"{seen}, and a change of {keeper} alone explains what follows."
         return producer, f"{seen}, and {keeper} does not explain what follows."
-    arrived = together(walk.seen)[star.path]
-    if concentration(star, arrived) < FEW:
-        return producer, f"{seen}, in a few channels only."  # statistics grow stale in all of them at once
     if float(channel_mismatch(star, arrived)) < FLOOR:
         return producer, f"{seen}: the channels of {producer} were rescaled."
     return keeper, f"{seen}, and all else is well: the statistics of {keeper} are stale."

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from suture.localizers.pays import GAIN
 from suture.registry import Registry
 
 TOP = 3  # groups that "top_k" flags
+ALIKE = 0.8  # of the best gain: treating more groups beside the best breaks more than it adds (docs/localization.md)
 
 
 def _empty() -> pd.Series:
@@ -96,16 +96,15 @@ def exceeds_null(ranking: Ranking) -> list[str]:
 
 @RULES.register("pays")
 def pays(ranking: Ranking) -> list[str]:
-    """Groups whose treatment seems to pay and whose gain cannot be told from the best group's.
+    """Groups whose brief treatment gains at least 80 % of what the best one's does.
 
     None when no group gains anything; those above the median score where gains are not known. Whether the gain is
     more than chance is for Treat to say, which has more examples to say it with.
     """
-    gains = ranking.pays.reindex(ranking.scores.index).astype(float)
-    if gains["gain"].isna().all():
+    gains = ranking.pays["gain"].reindex(ranking.scores.index).astype(float)
+    if gains.isna().all():
         return above_median(ranking)
-    best = gains["low"].to_numpy()[np.nanargmax(gains["gain"].to_numpy())]
-    return ranking.named((gains["high"] >= best) & (gains["gain"] > 0))
+    return ranking.named((gains > 0) & (gains >= ALIKE * gains.max()))
 
 
 def _highest(ranking: Ranking, k: int) -> list[str]:

@@ -32,8 +32,14 @@ def friction(evidence: Evidence) -> pd.Series:
 
     Source: the paper's section 6.1 (Methods B to D); `suture.optimizers.IKFAD`.
     """
+    trained = short_training(evidence)
+    return unknown(evidence) if trained is None else friction_from_state(*trained, evidence.groups)
+
+
+def short_training(evidence: Evidence) -> tuple[IKFAD, nn.Module] | None:
+    """An iKFAD optimizer after a short training on the errors, and the copy that it trained; None as above."""
     if not len(evidence.wrong_at):
-        return unknown(evidence)
+        return None
     case, model = evidence.case, twin(evidence)
     optimizer = IKFAD(trainable(model), lr=LR, momentum=MOMENTUM)
     if depends(evidence, model, evidence.wrong_at):
@@ -45,8 +51,8 @@ def friction(evidence: Evidence) -> pd.Series:
                 device=case.device, mode=nn.Module.eval, clip=CLIP, description="friction",
             )  # fmt: skip
         if run.stopped:
-            return unknown(evidence)
-    return friction_from_state(optimizer, model, evidence.groups)
+            return None
+    return optimizer, model
 
 
 def friction_from_state(

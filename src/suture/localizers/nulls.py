@@ -11,7 +11,7 @@ from torch import nn
 from suture.patch import base_sha256, canonical_state
 
 RANDOM_INITS = 3  # networks over which the null at random initialisation is averaged
-RANDOM_ERRORS = 200  # examples it takes at most: an average over networks needs no more
+RANDOM_ERRORS = 100  # examples it takes at most: an average over networks needs no more
 
 
 def matched(correct: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:

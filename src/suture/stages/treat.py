@@ -1,7 +1,9 @@
-"""Treat: repair the flagged groups of a copy, and keep the result as a patch (section 5.5)."""
+"""Treat: repair a copy by a plan, keep what does best on examples it was not trained on, as a patch (section 5.5)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +13,47 @@ from torch import nn
 from suture.case import Case
 from suture.errors import SutureError
 from suture.patch import Patch, aliases_of, base_sha256, between, canonical_state, load_patch
-from suture.stages.localize import Localization
+from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
-from suture.stats import flips
-from suture.tasks import evaluate
 from suture.training import Checkpoints
-from suture.treatments import Everything, Groups, Nothing, Plan, fine_tune, known_groups, load_plan
-from suture.treatments.finetune import Cost
+from suture.treatments import (
+    Candidate,
+    Cost,
+    Course,
+    Job,
+    Nothing,
+    Plan,
+    follow,
+    known_groups,
+    load_plan,
+    repeat,
+)
+from suture.treatments.choice import COLUMNS, NONE
+from suture.treatments.doubts import doubts_of
 
-PATCH, UNDO = "patch.safetensors", "undo.safetensors"
+PATCH, UNDO, TWIN = "patch.safetensors", "undo.safetensors", "twin.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Treatment(Result, stage="treat", schema=1):
+class Treatment(Result, stage="treat", schema=2):
     """A patch, its undo, and how they came about.
 
     Attributes:
         plan: what was asked for.
         kept: name of the candidate that was kept, which is ``none`` when no change paid.
         groups: the groups that were treated.
-        history: a row per epoch: epoch, lr, momentum, loss, accuracy, seconds.
+        history: a row per epoch: epoch, lr, momentum, loss, accuracy, seconds; and the plan where several were tried.
         cost: measured, against full fine-tuning.
-        tried: a row per candidate: candidate, fixed, broken, net on `select`.
+        tried: a row per candidate, judged on `select`: candidate, weight, fixed, broken, net, bound (one-sided exact
+            95 % upper bound on the regression rate), allowed, score.
         note: in plain words, what was kept and why.
+        account: sentences on what was tried on the way.
+        warnings: what may be wrong with the data.
         patch, undo: the changed tensors, and their old values.
+        twin: the patch of the same treatment with the examples in another order, for the churn floor; or None.
     """
 
-    in_files = ("patch", "undo")
+    in_files = ("patch", "undo", "twin")
 
     plan: Plan
     kept: str
@@ -46,18 +62,28 @@ class Treatment(Result, stage="treat", schema=1):
     cost: Cost
     tried: Table
     note: str
+    account: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     patch: Patch = field(repr=False)
     undo: Patch = field(repr=False)
+    twin: Patch | None = field(default=None, repr=False)
 
     def save_files(self, directory: Path) -> None:
-        """Write ``patch.safetensors`` and ``undo.safetensors``."""
+        """Write ``patch.safetensors`` and ``undo.safetensors``, and the twin where there is one."""
         self.patch.save(directory / PATCH)
         self.undo.save(directory / UNDO)
+        if self.twin is not None:
+            self.twin.save(directory / TWIN)
 
     @classmethod
     def load_files(cls, directory: Path) -> dict[str, Any]:
-        """Read the patch and the undo."""
-        return {"patch": load_patch(directory / PATCH), "undo": load_patch(directory / UNDO)}
+        """Read the patches."""
+        twin = directory / TWIN
+        return {
+            "patch": load_patch(directory / PATCH),
+            "undo": load_patch(directory / UNDO),
+            "twin": load_patch(twin) if twin.exists() else None,
+        }
 
 
 def treat(
@@ -65,53 +91,76 @@ def treat(
     where: Localization | Sequence[str],
     plan: str | Plan = "default",
     *,
+    twin: bool = False,
     checkpoints: Checkpoints | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Treatment:
     """Carry out a plan on a copy of the case's model; the model given is never modified.
 
-    Training sees `repair`; the choice between the treated model and the untouched one is made on `select`,
-    except under protocol ``"paper"``, which always keeps the treated one.
+    Training sees `repair`. Candidates are judged on `select`, the untouched network among them; where `select` is too
+    small for the bound that the plan promises, on the parts of `repair` that they were not trained on. Under
+    protocol ``"paper"`` the treated network is kept whatever it does.
 
     Args:
         where: a localization, whose flagged groups are treated, or names of groups.
-        plan: ``"default"``, a preset, a TOML file or a Plan.
+        plan: ``"default"`` (``auto``; ``A`` under protocol "paper"), a preset, a TOML file or a Plan.
+        twin: carry the plan out once more, with the examples in another order, so that Verify can say how much
+            of the churn is chance.
         checkpoints: where to save after each epoch and to resume from.
+        say: told what it will take before a training starts.
 
     Raises:
         GroupError: no such group.
         UnknownNameError: no such plan.
     """
-    plan = load_plan(plan)
-    groups = _groups(case, where, plan)
-    if isinstance(plan.how, Nothing) or not groups:
-        return _untouched(case, plan, "the plan is to change nothing" if groups else _nothing_flagged(where))
-    model, run, cost = fine_tune(case, groups, plan.how, checkpoints)
+    plan = load_plan(plan, case.protocol)
+    named = [where] if isinstance(where, str) else where
+    flagged = known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
+    job = Job(
+        case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
+        case.seed,
+    )  # fmt: skip
+    if plan.how.reads_places and not job.places.parameters:
+        return _untouched(case, plan, _nothing_flagged(named))
+    doubts = [] if isinstance(plan.how, Nothing) else doubts_of(case)
+    forecast = plan.how.estimate(job)
+    if say is not None and forecast.seconds:
+        say(f"treating by {plan.name}: {forecast}")
+    course = follow(plan, job, always=case.protocol == "paper", flag=partial(_flagged_in, case))
     if base_sha256(canonical_state(case.model)) != case.weights_sha256:
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
-    tried = _tried(case, model, plan.name)
-    net = int(tried["net"].iloc[-1])
-    moved = f"{plan.name} fixed {tried['fixed'].iloc[-1]} and broke {tried['broken'].iloc[-1]} of 'select'"
-    if not len(run.history):
-        return _untouched(case, plan, run.stopped or "no epoch was completed", tried)
-    if net <= 0 and case.protocol != "paper":
-        return _untouched(case, plan, f"{moved}, so the original was kept", tried, run.history, cost)
-    patch, undo = between(canonical_state(case.model), canonical_state(model), plan.name, aliases_of(model))
-    note = f"{moved} and was kept" + (f"; {run.stopped}" if run.stopped else "")
+    if course.made is None:
+        return _untouched(case, plan, course.note, course, doubts)
+    patch, undo = _patches(case, course.kept, course.made, course.judged)
+    again = repeat(plan, job, course) if twin else None
     return Treatment(
-        plan=plan, kept=plan.name, groups=groups, history=run.history, cost=cost, tried=tried, note=note,
-        patch=patch, undo=undo,
+        plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
+        tried=course.judged, note=course.note, account=course.account, warnings=doubts, patch=patch, undo=undo,
+        twin=_patches(case, course.kept, again, course.judged)[0] if again is not None else None,
     )  # fmt: skip
 
 
-def _groups(case: Case, where: Localization | Sequence[str], plan: Plan) -> list[str]:
-    if isinstance(plan.where, Everything):
-        return list(case.groups)
-    if isinstance(plan.where, Groups):
-        wanted = list(plan.where.names)
-    else:
-        named = [where] if isinstance(where, str) else where
-        wanted = list(named.flagged if isinstance(named, Localization) else named)
-    return known_groups(case.groups, wanted)
+def _flagged_in(case: Case, model: nn.Module) -> list[str]:
+    """The groups that Localize flags in a network on the same examples."""
+    twin = copy.copy(case)
+    twin.model = model
+    return localize(twin).flagged
+
+
+def _patches(case: Case, name: str, made: Candidate, judged: pd.DataFrame) -> tuple[Patch, Patch]:
+    """The patch and its undo, with what the patch did on `select`."""
+    patch, undo = between(canonical_state(case.model), canonical_state(made.model), name, aliases_of(case.model))
+    row = next(row for row in judged.to_dict("records") if row["candidate"] == name)
+    metrics = {f"select_{column}": float(row[column]) for column in ("fixed", "broken", "net")}
+    return replace(patch, metrics=metrics, margin=made.margin), replace(undo, margin=made.margin)
+
+
+def _changed(case: Case, patch: Patch) -> list[str]:
+    """Groups that own a changed tensor, buffers included."""
+    owner = {name.rpartition(".")[0]: group for group, names in case.groups.items() for name in names}
+    owner |= {name: group for group, names in case.groups.items() for name in names}
+    changed = {owner.get(name, owner.get(name.rpartition(".")[0])) for name in patch.tensors}
+    return [group for group in case.groups if group in changed]
 
 
 def _nothing_flagged(where: Localization | Sequence[str]) -> str:
@@ -123,31 +172,12 @@ def _nothing_flagged(where: Localization | Sequence[str]) -> str:
     return "no group was flagged, so there is nothing to treat"
 
 
-def _tried(case: Case, model: nn.Module, name: str) -> pd.DataFrame:
-    before, after = (
-        evaluate(m, case.splits["select"], case.task, device=case.device, batch_size=case.batch_size,
-                 name="the examples of 'select'")
-        for m in (case.model, model)
-    )  # fmt: skip
-    moves = flips(before.right, after.right)
-    return pd.DataFrame(
-        {
-            "candidate": ["none", name],
-            "fixed": [0, moves.fixed],
-            "broken": [0, moves.broken],
-            "net": [0, moves.net],
-        }
-    )
-
-
-def _untouched(
-    case: Case, plan: Plan, why: str, tried: pd.DataFrame | None = None, history: pd.DataFrame | None = None,
-    cost: Cost | None = None,
-) -> Treatment:  # fmt: skip
+def _untouched(case: Case, plan: Plan, why: str, course: Course | None = None, doubts: Sequence[str] = ()) -> Treatment:
     state = canonical_state(case.model)
-    patch, undo = between(state, state, "none")
-    nothing = pd.DataFrame({"candidate": ["none"], "fixed": [0], "broken": [0], "net": [0]})
+    patch, undo = between(state, state, NONE)
+    nothing = pd.DataFrame([[NONE, 0.0, 0, 0, 0, 0.0, True, 0.0]], columns=COLUMNS)
     return Treatment(
-        plan=plan, kept="none", groups=[], history=pd.DataFrame() if history is None else history,
-        cost=cost or Cost(), tried=nothing if tried is None else tried, note=why, patch=patch, undo=undo,
+        plan=plan, kept=NONE, groups=[], history=course.history if course else pd.DataFrame(),
+        cost=course.cost if course else Cost(), tried=course.judged if course else nothing, note=why,
+        account=course.account if course else [], warnings=list(doubts), patch=patch, undo=undo,
     )  # fmt: skip

@@ -18,6 +18,11 @@ class Augment(BaseModel):
     pad: int = Field(4, ge=0, description="pixels of black added on every side before a random crop; 0: no crop")
     flip: bool = Field(True, description="mirror every second picture, by chance")
 
+    @property
+    def nothing(self) -> bool:
+        """Whether pictures are left as they are."""
+        return not self.pad and not self.flip
+
     def apply(self, inputs: Any, generator: torch.Generator, image: ImageFormat | None = None) -> Any:
         """Augmented pictures (n, c, h, w); inputs of another shape or type are returned as they are."""
         if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point():

@@ -1,6 +1,7 @@
 """Checkpoints of a training under way: one file of safetensors, written atomically after each epoch."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from suture.rundir import replacing
+from suture.rundir import fingerprint, replacing
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,16 @@ class Checkpoints:
             return int(metadata["epoch"]), list(metadata["rows"])
         return 0, []
 
+    def below(self, name: str) -> "Checkpoints":
+        """The checkpoints of a training that is part of this one."""
+        return Checkpoints(self.directory / f"checkpoint-of-{fingerprint(name)[:12]}", fingerprint(self.key, name))
+
     def clear(self) -> None:
-        """Delete the checkpoints: the result that they led to has been written."""
+        """Delete the checkpoints, those below included: the result that they led to has been written."""
         for path in self._files():
             path.unlink()
+        for path in self.directory.glob("checkpoint-of-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("checkpoint-*.safetensors"))

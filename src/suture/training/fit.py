@@ -111,7 +111,7 @@ def _train(
         model = build().to(device)
     optimizer, schedules = recipe.build(model.parameters())
 
-    def after_epoch(epoch: int, model: nn.Module) -> Row:
+    def after_epoch(epoch: int, model: nn.Module, _: Row) -> Row:
         if test is None:
             return {}
         found = evaluate(model, test, task, device=device, name="the test examples")

@@ -1,84 +1,145 @@
-"""Surgical fine-tuning: some groups are trained, everything else stays bit by bit as it was."""
+"""Surgical fine-tuning: some parameters are trained, everything else stays bit by bit as it was."""
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from suture.case import Case
-from suture.tasks import batches
-from suture.training import Checkpoints, Recipe, TrainingRun, train
-from suture.treatments.plan import FineTune, known_groups
+from suture.tasks import Batch, Examples, Task
+from suture.training import Recipe, Stop, TrainingRun, train
+from suture.training.loop import Penalty
+from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, step_flops
+from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated
+from suture.treatments.prefix import Prefix, Tell, find_prefix
+
+# The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
+STANDARD = Recipe(epochs=8, batch_size=64, lr=0.003, lr_min=3e-5, momentum=0.9, weight_decay=0.0)
+DIVERGED = 2.0  # times the mean loss of the first epoch, or one nat if that is more
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a treatment cost, against the same epochs of full fine-tuning.
+@METHODS.register("finetune")
+class FineTune(Method):
+    """Train the chosen places with all else frozen (surgical fine-tuning; Lee et al. 2023)."""
 
-    Attributes:
-        seconds: measured, on the machine it ran on.
-        epochs: passes over the repair examples.
-        parameters, all_parameters: trained, and of the model.
-        groups, all_groups: treated, and of the model.
-        flops, full_flops: measured floating-point operations of matrix products and convolutions, forward
-            and backward, of all steps; and of the same steps with every parameter trained.
-    """
+    kind: Literal["finetune"] = "finetune"
+    recipe: Recipe = Field(STANDARD, description="optimizer, schedules and budget")
+    seen: int | None = Field(
+        20_000, ge=1, description="examples seen in all epochs at most: with many, an epoch is a part of them"
+    )
+    batchnorm: Literal["train", "eval"] = Field(
+        "eval", description="whether BatchNorm in treated groups uses and updates batch statistics"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the forward pass; bfloat16 is slow on processors without it"
+    )
+    channels_last: bool = Field(False, description="memory format of convolutions")
+    cache: int = Field(
+        2**30, ge=0, description="bytes of memory in which what frozen layers give is kept, where nothing is random"
+    )
 
-    seconds: float = 0.0
-    epochs: int = 0
-    parameters: int = 0
-    all_parameters: int = 0
-    groups: int = 0
-    all_groups: int = 0
-    flops: float = 0.0
-    full_flops: float = 0.0
+    def treat(self, job: Job) -> Treated:
+        model = copy.deepcopy(job.model)
+        run, cost = fit_places(job, self, model)
+        return Treated({job.name: Candidate(model)} if len(run.history) else {}, run.history, cost, run.stopped)
 
-    @property
-    def share(self) -> float:
-        """Measured FLOPs as a share of full fine-tuning for as many epochs."""
-        return self.flops / self.full_flops if self.full_flops else 0.0
+    def estimate(self, job: Job) -> Estimate:
+        size = min(self.recipe.batch_size, len(job.examples))
+        steps = self.recipe.epochs * self.per_epoch(len(job.examples)) / size
+        return estimate(job.case, job.places.parameters, steps, size)
 
-    @property
-    def paper_share(self) -> float:
-        """The paper's formula, epochs × layers over epochs × all layers (Table 10)."""
-        return self.groups / self.all_groups if self.all_groups else 0.0
+    def per_epoch(self, n: int) -> int:
+        """Examples in an epoch, out of n."""
+        return n if self.seen is None else min(n, math.ceil(self.seen / self.recipe.epochs))
 
 
-def fine_tune(
-    case: Case, groups: Iterable[str], how: FineTune, checkpoints: Checkpoints | None = None
-) -> tuple[nn.Module, TrainingRun, Cost]:
-    """Train the given groups of a copy of the case's model on `repair`.
-
-    Raises:
-        GroupError: no such group.
-    """
-    chosen = known_groups(case.groups, groups)
-    model = copy.deepcopy(case.model)
-    trained = {name for group in chosen for name in case.groups[group]}
-    freeze_all_but(model, trained)
-    mode = training_mode(trained if how.batchnorm == "train" else set())
-    recipe = how.recipe
+def fit_places(job: Job, how: FineTune, model: nn.Module) -> tuple[TrainingRun, Cost]:
+    """Train the job's places of a copy in place."""
+    case, places, recipe = job.case, job.places, how.recipe
+    freeze_all_but(model, places.parameters)
+    if how.channels_last:
+        model.to(memory_format=torch.channels_last)
+    examples = job.examples
+    for guard in job.guards:
+        examples = guard.examples(job, examples)
+    mode = training_mode(places.parameters if how.batchnorm == "train" else frozenset())
+    augment = job.augment or recipe.augment
     optimizer, schedules = recipe.build(p for p in model.parameters() if p.requires_grad)
-    run = train(
-        model, case.splits["repair"], case.task, optimizer, schedules,
-        epochs=recipe.epochs, batch_size=recipe.batch_size, seed=case.seed, device=case.device, mode=mode,
-        augment=recipe.augment, image=case.image, clip=recipe.clip, checkpoints=checkpoints,
-        description=f"treating {', '.join(chosen)}",
+    prefix = _prefix(job, how, model, examples, mode) if augment.nothing else None
+    with only_entries(model, optimizer, places.masks), _cached(prefix, model) as tell:
+        size = min(recipe.batch_size, len(examples))
+        flops = step_flops(case, places.parameters, size)
+        looked_up = flops - step_flops(case, places.parameters, size, (model, tell)) if prefix is not None else 0
+        run = train(
+            model, examples, precise(case.task, how.precision), optimizer, schedules,
+            epochs=recipe.epochs, batch_size=recipe.batch_size, seed=job.seed, device=case.device, mode=mode,
+            augment=augment, image=case.image, clip=recipe.clip, checkpoints=job.checkpoints,
+            until=math.ceil(job.share * recipe.epochs), per_epoch=how.per_epoch(len(examples)), on_batch=tell,
+            penalty=penalty_of(job), after_epoch=watch_of(job), description=f"treating by {job.name}",
+        )  # fmt: skip
+    model.to(memory_format=torch.contiguous_format)
+    seen = len(run.history) * how.per_epoch(len(examples))
+    once = min(len(examples), seen)  # what is looked up was computed for each example once
+    return run, cost_of(case, job, run, seen, (flops * seen - looked_up * (seen - once)) / size)
+
+
+def _prefix(
+    job: Job, how: FineTune, model: nn.Module, examples: Examples, mode: Callable[[nn.Module], None]
+) -> Prefix | None:
+    """What need not run again, or None; not worth it for a single epoch."""
+    if not how.cache or how.recipe.epochs < 2 or how.precision != "float32":
+        return None
+    found = find_prefix(
+        model, set(job.places.parameters), examples, job.case.task, device=job.case.device,
+        batch_size=job.case.batch_size, mode=mode, max_bytes=how.cache,
     )  # fmt: skip
-    cost = _cost(case, chosen, trained, recipe, float(run.history["seconds"].sum()) if len(run.history) else 0.0)
-    return model, run, cost
+    return found if found.usable else None
 
 
-def freeze_all_but(model: nn.Module, trained: set[str]) -> None:
-    """Let gradients reach the named parameters and no others."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
+@contextmanager
+def _cached(prefix: Prefix | None, model: nn.Module) -> Iterator[Tell | None]:
+    if prefix is None:
+        yield None
+        return
+    with prefix.stubbed(model) as tell:
+        yield tell
 
 
-def training_mode(trained: set[str]) -> Callable[[nn.Module], None]:
+def penalty_of(job: Job) -> Penalty | None:
+    """The sum of the guards' penalties."""
+    parts = [penalty for guard in job.guards if (penalty := guard.penalty(job)) is not None]
+    if not parts:
+        return None
+
+    def total(model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
+        return torch.stack([part(model, batch, outputs) for part in parts]).sum()
+
+    return total
+
+
+def watch_of(job: Job) -> Callable[[int, nn.Module, Mapping[str, float]], dict[str, float]]:
+    """What is looked at after each epoch: whether the loss runs away, and what the guards watch."""
+    watches = [watch for guard in job.guards if (watch := guard.watch(job)) is not None]
+    first: list[float] = []
+
+    def look(epoch: int, model: nn.Module, row: Mapping[str, float]) -> dict[str, float]:
+        first.append(row["loss"])
+        if row["loss"] > DIVERGED * max(first[0], 1.0):
+            raise Stop(f"the loss rose from {first[0]:.2f} to {row['loss']:.2f} by epoch {epoch}")
+        for watch in watches:
+            watch(epoch, model)
+        return {}
+
+    return look
+
+
+def training_mode(trained: frozenset[str]) -> Callable[[nn.Module], None]:
     """Eval mode, except for modules that own one of the trained parameters."""
     owners = {name.rpartition(".")[0] for name in trained}
 
@@ -90,29 +151,64 @@ def training_mode(trained: set[str]) -> Callable[[nn.Module], None]:
     return set_mode
 
 
-def _cost(case: Case, groups: list[str], trained: set[str], recipe: Recipe, seconds: float) -> Cost:
+@contextmanager
+def only_entries(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let steps change no entry outside the masks, by a bit: weight decay and momentum reach everything."""
+    if not masks:
+        yield
+        return
+    parameters = {name: p for name, p in model.named_parameters() if name in masks}
+    on_device = {name: masks[name].to(p.device) for name, p in parameters.items()}
+    old = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def put_back(*_: Any) -> None:
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(torch.where(on_device[name], p, old[name]))
+
+    # Gradients are masked too, so that clipping sees only what is trained.
+    handles: list[Any] = [p.register_hook(on_device[n].mul) for n, p in parameters.items()]  # type: ignore[no-untyped-call]
+    handles.append(optimizer.register_step_post_hook(put_back))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Autocast:
+    """A task whose forward passes run in bfloat16 where that is safe."""
+
+    def __init__(self, task: Task, device: str) -> None:
+        self._task, self._device = task, device
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Any:
+        with torch.autocast(self._device, torch.bfloat16):
+            outputs = self._task.outputs(model, batch)
+        return outputs.float() if isinstance(outputs, Tensor) else outputs
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._task, name)
+
+
+def precise(task: Task, precision: str, device: str = "cpu") -> Task:
+    """The task in the precision asked for."""
+    return task if precision == "float32" else _Autocast(task, device)
+
+
+def cost_of(case: Case, job: Job, run: TrainingRun, seen: int, flops: float) -> Cost:
+    """What a run took, beside the operations of as many examples with every parameter trained."""
     sizes = {name: p.numel() for name, p in case.model.named_parameters()}
-    size = min(recipe.batch_size, len(case.splits["repair"]))
-    steps = recipe.epochs * len(case.splits["repair"]) / size
+    masks, size = job.places.masks, min(STANDARD.batch_size, len(case.splits["repair"]))
     return Cost(
-        seconds=seconds,
-        epochs=recipe.epochs,
-        parameters=sum(sizes[name] for name in trained),
+        seconds=float(run.history["seconds"].sum()) if len(run.history) else 0.0,
+        epochs=len(run.history),
+        parameters=sum(int(masks[n].sum()) if n in masks else sizes[n] for n in job.places.parameters),
         all_parameters=sum(sizes.values()),
-        groups=len(groups),
+        groups=len(job.places.groups),
         all_groups=len(case.groups),
-        flops=step_flops(case, trained, size) * steps,
-        full_flops=step_flops(case, set(sizes), size) * steps,
+        flops=flops,
+        full_flops=step_flops(case, set(sizes), size) * seen / size,
     )
-
-
-def step_flops(case: Case, trained: set[str], batch_size: int) -> int:
-    """Floating-point operations of one forward and backward pass, counted as they are dispatched."""
-    model = copy.deepcopy(case.model)
-    freeze_all_but(model, trained)
-    split = case.splits["repair"]
-    examples = [split[i] for i in range(min(batch_size, len(split)))]
-    batch = next(batches(examples, case.task, case.device, len(examples)))
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        case.task.losses(case.task.outputs(model, batch), batch).mean().backward()  # type: ignore[no-untyped-call]
-    return int(counter.get_total_flops())

@@ -5,18 +5,71 @@ from pathlib import Path
 from suture.errors import UnknownNameError
 from suture.registry import suggest
 from suture.rundir import read_toml
-from suture.treatments.plan import FineTune, Flagged, Nothing, Plan
+from suture.training import Augment, Recipe
+from suture.treatments.batchnorm import Recalibrate
+from suture.treatments.each import EachBlock
+from suture.treatments.finetune import STANDARD, FineTune
+from suture.treatments.guards import EWC, L2SP, Distill
+from suture.treatments.lastlayer import LastLayer
+from suture.treatments.plan import Choice, Nothing, Plan
+from suture.treatments.route import Route
+from suture.treatments.search import Search
+from suture.treatments.where import Early, Entries, Everything, Last, Norms, Random, Ranked
+
+# The paper's own (section 5.5 and Table 16): 30 epochs, cosine 0.01 → 1e-4, critical momentum, BatchNorm trained.
+PAPER = FineTune(recipe=Recipe(), batchnorm="train", seen=None)
+# The same with the Adam family for networks that Adam trained: steps of lr, whatever the scale of the gradients.
+ADAM = FineTune(recipe=STANDARD.model_copy(update={"optimizer": "adamw", "lr": 1e-4, "lr_min": 1e-6}))
+FASTER = FineTune(recipe=STANDARD.model_copy(update={"lr": 0.01, "lr_min": 1e-4}))
+PLAIN = Augment(pad=0, flip=False)
+BOUNDED = Choice(max_regression=0.05, broken_costs=2.0)
+WEIGHTS = (0.3, 0.5, 0.7, 0.8, 1.0)
+
+_FULL = Plan(name="full", where=Everything())
+_CANDIDATES = (
+    Plan(name="early", where=Early()),
+    _FULL,
+    Plan(name="flagged"),
+    Plan(name="bn_affine", where=Norms(), how=FASTER),
+    Plan(name="full_fast", where=Everything(), how=FASTER),
+)
 
 PRESETS: dict[str, Plan] = {
-    # Method A (paper, section 5.5 and Table 16): flagged groups, 30 epochs, cosine 0.01 → 1e-4, critical momentum.
-    "A": Plan(name="A", where=Flagged(), how=FineTune(batchnorm="train")),
-    "none": Plan(name="none", where=Flagged(), how=Nothing()),
-}
-DEFAULT = "A"
+    plan.name: plan
+    for plan in (
+        Plan(name="auto", how=Search(plans=_CANDIDATES, weights=WEIGHTS, choose=BOUNDED), choose=BOUNDED),
+        # Table 13: gradient attribution; friction by group; the 30 % and 15 % of entries with the highest friction.
+        Plan(name="A", how=PAPER),
+        Plan(name="B", where=Ranked(localizer="friction"), how=PAPER),
+        Plan(name="C", where=Entries(score="friction", share=0.30), how=PAPER),
+        Plan(name="D", where=Entries(score="friction", share=0.15), how=PAPER),
+        Plan(name="E", how=PAPER),
+        Plan(name="adam", how=ADAM),
+        Plan(name="flagged"),
+        Plan(name="early", where=Early()),
+        Plan(name="per_block", how=EachBlock(how=FineTune())),
+        Plan(name="iterative", cycles=3),
+        Plan(name="ewc", guards=(EWC(),)),
+        Plan(name="distill", where=Everything(), guards=(Distill(),)),
+        Plan(
+            name="route", how=Route(plan=_FULL), choose=BOUNDED,
+        ),
+        # Baselines.
+        Plan(name="none", how=Nothing()),
+        Plan(name="bn_recalibrate", how=Recalibrate()),
+        Plan(name="bn_affine", where=Norms(), how=FASTER),
+        Plan(name="last_layer", where=Last(), how=LastLayer()),
+        _FULL,
+        Plan(name="full_l2sp", where=Everything(), guards=(L2SP(),)),
+        Plan(name="random_groups", where=Random()),
+    )
+}  # fmt: skip
+DEFAULT = "auto"
+PAPER_DEFAULT = "A"
 
 
-def load_plan(plan: str | Plan) -> Plan:
-    """A plan by name (``"default"``, ``"A"``, ``"none"``), from a TOML file, or as it is.
+def load_plan(plan: str | Plan, protocol: str = "split") -> Plan:
+    """A plan by name, from a TOML file, or as it is; the default is ``auto``, and ``A`` under protocol "paper".
 
     Raises:
         UnknownNameError: no preset of that name.
@@ -25,7 +78,7 @@ def load_plan(plan: str | Plan) -> Plan:
     """
     if isinstance(plan, Plan):
         return plan
-    name = DEFAULT if plan == "default" else plan
+    name = plan if plan != "default" else PAPER_DEFAULT if protocol == "paper" else DEFAULT
     if name in PRESETS:
         return PRESETS[name]
     if not name.endswith(".toml"):

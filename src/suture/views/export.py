@@ -6,7 +6,7 @@ from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
-from suture.views import diagnose, localize, localize_tables, scan, treat, verify
+from suture.views import diagnose, localize, localize_tables, scan, treat, verify, verify_tables
 from suture.views.grid import Grid, escaped
 from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
@@ -63,11 +63,12 @@ def _verdict(verification: Verification | None) -> list[str]:
         f"Accuracy {n['accuracy']} ({n['change']}); fixed : broken {n['ratio']}; net {n['net']} ({n['interval']}); "
         f"p = {n['p']}."
     )
-    warnings = [
-        "Optimistic: these examples were diagnosed too." if verification.optimistic else "",
-        f"These examples were looked at {verification.looks} times." if verification.looks > 1 else "",
+    return [
+        f"**{escaped(verification.sentence)}**",
+        "",
+        escaped(" ".join([said, *verify_tables.caveats(verification)])),
+        "",
     ]
-    return [f"**{escaped(verification.sentence)}**", "", escaped(" ".join([said, *filter(None, warnings)])), ""]
 
 
 def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
@@ -87,4 +88,11 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         yield "Treat", [f"{done.treat.note}."], [treat.tried(done.treat), treat.cost(done.treat)]
     if done.verify:
         v = done.verify
-        yield "Verify", [], [verify.grid(v), verify.targeted(v, done.diagnose), verify.per_class(v)]
+        tables = [
+            verify_tables.grid(v),
+            verify_tables.drift(v),
+            verify_tables.targeted(v, done.diagnose),
+            verify_tables.per_class(v),
+            verify_tables.per_slice(v),
+        ]
+        yield "Verify", verify_tables.remarks(v), tables

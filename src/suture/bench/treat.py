@@ -1,0 +1,213 @@
+"""Which repair fixes more than it breaks: one plan on one case, proved on examples that nothing else sees."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from suture.bench.examples import Pairs
+from suture.bench.localize import cache_of, drop_of
+from suture.bench.natural import shifted
+from suture.bench.networks import Source, Subject, lessons_of, load_subject
+from suture.bench.severity import plant_to_drop
+from suture.case import Case
+from suture.errors import InvalidArgumentError
+from suture.rundir import fingerprint
+from suture.stages.localize import Localization, localize
+from suture.stages.treat import treat
+from suture.stages.verify import verify
+from suture.stats import flips, ratio_interval
+from suture.training import Augment
+from suture.treatments import Groups, Job, Judge, Plan, best_of, load_plan, perform
+from suture.treatments.choice import NONE, table
+
+Row = dict[str, Any]
+RESPLITS = 300
+TARGETS = {"true", "localizer"}  # plans that treat one group: the damaged one, or the one Localize names
+
+
+def cell(
+    network: str,
+    plan: str,
+    seed: int,
+    shift: str = "none",
+    fault: str = "",
+    repair: int = 1500,
+    extra: int = 0,
+    protocol: str = "split",
+    data: str = "",
+    weights: str = "",
+    resplit: bool = False,
+    directory: Path | None = None,
+) -> list[Row]:
+    """Repair one network by one plan and count on `verify`. docs/studies.md lists the columns.
+
+    Args:
+        network: a name in ``suture.bench.networks.NETWORKS``.
+        plan: a name in ``suture.treatments.PRESETS``; ``"true"`` fine-tunes the damaged group alone and
+            ``"localizer"`` the one that Localize names, in the way of the preset ``flagged``.
+        seed: draws the splits, and the fault.
+        shift: a name in ``suture.bench.natural.SHIFTS``; all examples are shifted alike.
+        fault: ``"kind group"``, planted in the network first; none when empty.
+        repair: held-out examples to train and choose on; the rest is diagnosed (a fifth) and verified.
+        extra: further examples to train on, of those that the network was trained on.
+        resplit: also judge every candidate on `verify`, and choose anew on 300 other draws of `select`.
+
+    Returns:
+        One row.
+
+    Raises:
+        UnknownNameError: no such network, plan, shift or kind of fault.
+    """
+    subject = load_subject(network, data, weights, cache_of(directory))
+    lessons = lessons_of(network, Source(data), extra) if extra else None
+    case, planted = case_of(subject, seed, shift, fault, repair, lessons, protocol)
+    found = _localized(case, directory, fingerprint(network, seed, shift, fault, repair, extra, protocol))
+    chosen = _plan(plan, planted, found, subject)
+    if chosen is None:
+        return [{"skipped": "no group stands out"}]
+    treatment = treat(case, found, chosen)
+    proof = verify(case, treatment)
+    row: Row = {
+        "flagged": " ".join(found.flagged),
+        "treated": " ".join(treatment.groups),
+        "kept": treatment.kept,
+        "before": proof.accuracy_before,
+        "after": proof.accuracy_after,
+        "n": proof.n,
+        "fixed": proof.fixed,
+        "broken": proof.broken,
+        "net": proof.net,
+        "ratio": proof.fixed / proof.broken if proof.broken else None,
+        "regression_rate": proof.regression_rate,
+        "p_value": proof.p_value,
+        "flops": treatment.cost.flops,
+        "seconds": treatment.cost.seconds,
+    }
+    return [row | (_resplits(case, found, chosen) if resplit else {})]
+
+
+def case_of(
+    subject: Subject, seed: int, shift: str, fault: str, repair: int, lessons: Pairs | None, protocol: str = "split"
+) -> tuple[Case, str | None]:
+    """A case cut from a network's held-out examples by seed, and the group that was damaged, or None."""
+    everything = shifted(subject, subject.held_out, shift, seed)
+    order = np.random.default_rng(seed).permutation(len(everything))
+    rest = len(order) - repair
+    if rest < 2:
+        raise InvalidArgumentError(f"{repair} examples to repair with leave none to verify on")
+    parts = np.split(order, [repair, repair + rest // 3])
+    pools = [Pairs(*everything.read_batch(part.tolist())) for part in parts]
+    more = None if lessons is None else shifted(subject, lessons, shift, seed, "lessons")
+    model, planted = subject.model, None
+    if fault:
+        kind, planted = fault.split()
+        model = plant_to_drop(
+            subject.model, planted, kind, drop_of(seed, planted, kind), pools[1].inputs, pools[1].targets, seed,
+        )  # fmt: skip
+    case = Case(
+        model, repair=pools[0], diagnose=pools[1], verify=pools[2] if protocol == "split" else None,
+        repair_extra=more, protocol=protocol, image=subject.image, seed=seed, device="cpu",
+    )  # fmt: skip
+    return case, planted
+
+
+def _localized(case: Case, directory: Path | None, key: str) -> Localization:
+    """Localize's answer, kept beside the cells: many plans ask for it."""
+    if directory is None:
+        return localize(case)
+    kept = directory.parent.parent / "localized" / key
+    if not (kept / "result.json").exists():
+        localize(case).save(kept)
+    return Localization.load(kept)
+
+
+def _plan(name: str, planted: str | None, found: Localization, subject: Subject) -> Plan | None:
+    """The plan by its name in the study; None where there is no group to treat."""
+    digits = subject.image.size is None and len(subject.image.mean) == 1
+    augment = {"augment": Augment(pad=1, flip=False)} if digits else {}  # a mirrored digit is no digit
+    if name in TARGETS:
+        group = planted if name == "true" else found.top
+        if group is None:
+            return None
+        return load_plan("flagged").model_copy(update={"name": name, "where": Groups(names=(group,)), **augment})
+    return load_plan(name).model_copy(update=augment)
+
+
+def _resplits(case: Case, found: Localization, plan: Plan) -> Row:
+    """What the plan's rule keeps when `select` and `verify` are drawn anew from both together, 300 times.
+
+    Columns: the mean net on the new `verify` per 1,000 examples, fixed : broken over all draws, the share of draws that
+    keep nothing, and the share in which more breaks than was promised.
+    """
+    job = Job(
+        case, case.model, plan.where.places(case, found.flagged), found.flagged, plan.name, plan.guards, plan.augment,
+        None, case.seed,
+    )  # fmt: skip
+    made = perform(plan, job).candidates
+    judges = [Judge(case, case.splits[name], case.model) for name in ("select", "verify")]
+    right = np.concatenate([judge.right for judge in judges])
+    after = {name: np.concatenate([judge.verdicts(each) for judge in judges]) for name, each in made.items()}
+    select, generator = len(judges[0].right), np.random.default_rng(case.seed)
+    rows = []
+    for _ in range(RESPLITS):
+        order = generator.permutation(len(right))
+        seen, unseen = order[:select], order[select:]
+        moves = {name: flips(right[seen], verdicts[seen]) for name, verdicts in after.items()}
+        name = best_of(table(moves, made, plan.choose, right[seen]))
+        kept = flips(right[unseen], after.get(name, right)[unseen])
+        rows.append((kept.fixed / kept.n, kept.broken / kept.n, kept.regression_rate, name == NONE))
+    fixed, broken, rate, nothing = np.array(rows, float).T
+    bound = plan.choose.max_regression
+    return {
+        "resplit_net": 1000 * float((fixed - broken).mean()),
+        "resplit_ratio": float(fixed.sum() / broken.sum()) if broken.any() else None,
+        "resplit_none": float(nothing.mean()),
+        "promise_broken": None if bound is None else float((rate > bound).mean()),
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
+    """Files of a finished study: per network, case and plan, over seeds.
+
+    `n`: seeds; accuracy before and after; fixed, broken and net, summed; `ratio` with its exact 95 % interval; the
+    regression rate; `flops` over those of the plan ``full``; seconds; what was kept, most often first.
+    """
+    table = pd.DataFrame(rows)
+    if not len(table) or "fixed" not in table:
+        return {}
+    keys = [key for key in ("network", "shift", "fault", "repair", "extra", "protocol") if key in table]
+    table = table[table["fixed"].notna()].fillna(dict.fromkeys(keys, ""))
+    lines = []
+    for key, case in table.groupby(keys, sort=False) if keys else [((), table)]:
+        full = float(case.loc[case["plan"] == "full", "flops"].mean())
+        for plan, members in case.groupby("plan", sort=False):
+            fixed, broken = int(members["fixed"].sum()), int(members["broken"].sum())
+            interval = ratio_interval(fixed, broken)
+            line = dict(zip(keys, key, strict=True)) | {
+                "plan": plan, "n": len(members), "before": members["before"].mean(), "after": members["after"].mean(),
+                "fixed": fixed, "broken": broken, "net": fixed - broken,
+                "ratio": fixed / broken if broken else None, "low": interval.low,
+                "high": interval.high if broken else None, "regression_rate": members["regression_rate"].mean(),
+                "flops": members["flops"].mean() / full if full > 0 else None, "seconds": members["seconds"].mean(),
+                "kept": ", ".join(f"{name} {times}" for name, times in members["kept"].value_counts().items()),
+            }  # fmt: skip
+            more = ("resplit_net", "resplit_ratio", "resplit_none", "promise_broken")
+            line |= {name: members[name].astype(float).mean() for name in more if name in members}
+            lines.append(line)
+    found = pd.DataFrame(lines)
+    shown = found.drop(columns=[key for key in keys if found[key].nunique() == 1])
+    body = [[_shown(name, value) for name, value in row.items()] for row in shown.to_dict("records")]
+    head = [list(shown.columns), ["---"] * len(shown.columns)]
+    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in [*head, *body])
+    return {"summary.csv": found.to_csv(index=False), "summary.md": text}
+
+
+def _shown(name: object, value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if name in ("before", "after", "regression_rate"):
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,136 @@
+"""A course of treatment: a plan carried out, its candidates judged, the best kept, all of it again while it pays."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+from torch import nn
+
+from suture.stats import least_for_bound
+from suture.treatments.choice import NONE, Judge, best_of, judge_all, table
+from suture.treatments.cost import Cost
+from suture.treatments.crossfit import cross_fit
+from suture.treatments.interpolate import mixed
+from suture.treatments.plan import Candidate, Job, Plan, Treated, perform
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What came of a plan.
+
+    Attributes:
+        kept: name of the candidate, or ``none``.
+        made: the network that was kept, all the way; None for ``none``.
+        judged: a row per candidate; see `suture.treatments.choice.judge_all`.
+        history: a row per epoch.
+        cost: of everything.
+        note: what was kept and why.
+        account: sentences on what was tried on the way.
+    """
+
+    kept: str
+    made: Candidate | None
+    judged: pd.DataFrame
+    history: pd.DataFrame
+    cost: Cost
+    note: str
+    account: list[str] = field(default_factory=list)
+
+
+def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Sequence[str]]) -> Course:
+    """Treat, choose, and go on from what was kept, for as many cycles as the plan has and as long as the score rises.
+
+    Args:
+        job: with the plan's own places, guards and checkpoints.
+        always: keep a treated network whatever it does (protocol "paper").
+        flag: the groups that Localize flags in a network that was treated.
+    """
+    course = _cycle(plan, job, always=always)
+    for cycle in range(2, plan.cycles + 1):
+        if course.made is None:
+            break
+        flagged = list(flag(course.made.model))
+        places = plan.where.places(job.case, flagged)
+        if not flagged or not places.parameters:
+            return replace(course, account=[*course.account, f"cycle {cycle}: no group was flagged any more"])
+        below = job.checkpoints.below(f"cycle {cycle}") if job.checkpoints else None
+        again = replace(job, model=course.made.model, flagged=flagged, places=places, checkpoints=below)
+        then = _cycle(plan, again, always=always)
+        rows = then.judged.assign(candidate=[f"{name}, cycle {cycle}" for name in then.judged["candidate"]])
+        both = {
+            "judged": pd.concat([course.judged, rows.iloc[1:]], ignore_index=True),
+            "history": pd.concat([course.history, then.history], ignore_index=True),
+            "cost": course.cost + then.cost,
+        }
+        if then.made is None or _score(then) <= _score(course):
+            said = (
+                f"cycle {cycle} ({', '.join(flagged)}) did no better, so the network after cycle {cycle - 1} was kept"
+            )
+            return replace(course, **both, account=[*course.account, said])  # type: ignore[arg-type]
+        account = [*course.account, f"cycle {cycle - 1}: {course.note}"]
+        course = replace(then, **both, kept=f"{then.kept}, cycle {cycle}", account=account)  # type: ignore[arg-type]
+    return course
+
+
+def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
+    """The candidate that a course kept, made once more with the examples in another order; None where it kept none."""
+    if course.made is None:
+        return None
+    other = replace(job, seed=job.seed + 1, checkpoints=job.checkpoints.below("twin") if job.checkpoints else None)
+    made = perform(plan, other).candidates.get(course.kept)
+    return None if made is None else _whole(job.model, made)
+
+
+def _score(course: Course) -> float:
+    name = course.kept.rpartition(", cycle ")[0] or course.kept
+    found = course.judged[course.judged["candidate"].isin([course.kept, name])]
+    return float(found["score"].iloc[-1])
+
+
+def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
+    """Carry out a plan once and choose."""
+    case, bound = job.case, plan.choose.max_regression
+    judge = Judge(case, case.splits["select"], case.model, job.model)
+    where, judged = f"the {len(judge.right)} examples of 'select'", None
+    needed = 0 if bound is None or always else least_for_bound(bound) or 0
+    if judge.right.sum() < needed:
+        moves, made, right = cross_fit(plan, job)
+        judged = table(moves, made, plan.choose, right)
+        where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
+        if right.sum() < needed:
+            why = (
+                f"'select' and 'repair' have too few examples that are right to promise that at most {bound:.0%} "
+                f"of such break ({needed} in one of them would do), so the original was kept"
+            )
+            return Course(NONE, None, judged.iloc[:1], pd.DataFrame(), Cost(), why)
+    treated = perform(plan, job)
+    judged = judge_all(treated.candidates, plan.choose, judge) if judged is None else judged
+    account = list(treated.account)
+    if not treated.candidates:
+        note = treated.stopped or "no epoch was completed"
+        return Course(NONE, None, judged, treated.history, treated.cost, note, account)
+    name = best_of(judged[judged["candidate"] != NONE].assign(allowed=True)) if always else best_of(judged)
+    kept = _whole(job.model, treated.candidates[name]) if name in treated.candidates else None
+    note = _note(plan, treated, judged, name, where)
+    return Course(name if kept else NONE, kept, judged, treated.history, treated.cost, note, account)
+
+
+def _whole(old: nn.Module, made: Candidate) -> Candidate:
+    """The same with the network as it would be used, whatever its weight."""
+    return Candidate(mixed(old, made.model, made.weight), margin=made.margin)
+
+
+def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: str) -> str:
+    """What was kept and why, in a sentence."""
+    end = f"; {treated.stopped}" if treated.stopped else ""
+    rows = {str(row["candidate"]): row for row in judged.to_dict("records")}
+    promised = plan.choose.max_regression
+    if name != NONE:
+        row = rows[name]
+        bound = f", at most {row['bound']:.1%} of what was right (bound {promised:.1%})" if promised is not None else ""
+        return f"{name} fixed {row['fixed']} and broke {row['broken']} of {where}{bound} and was kept{end}"
+    best = max((row for row in rows.values() if row["candidate"] != NONE), key=lambda row: row["score"])
+    moved = f"{best['candidate']} fixed {best['fixed']} and broke {best['broken']} of {where}"
+    if not best["allowed"]:
+        moved += f", which may be {best['bound']:.1%} of what was right where {promised:.1%} is allowed"
+    return f"{moved}, so the original was kept{end}"

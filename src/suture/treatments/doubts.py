@@ -1,0 +1,63 @@
+"""What may be wrong with the data that a treatment learns from: said, not mended."""
+
+from collections import defaultdict
+
+import numpy as np
+from scipy.stats import fisher_exact
+
+from suture.case import Case
+from suture.splits import Split
+from suture.tasks import Outcomes, evaluate
+
+SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
+APART = 0.2  # and at least so far apart
+
+
+def doubts_of(case: Case, failing: Outcomes | None = None) -> list[str]:
+    """Sentences on the repair examples, none where they look sound.
+
+    Args:
+        failing: what the model does on `diagnose`, where that is known.
+    """
+    repair = case.splits["repair"]
+    found = [*_contradictions(case, repair)]
+    if failing is None:
+        failing = _outcomes(case, "diagnose")
+    found += _missing_classes(case, repair, failing)
+    accuracy = _outcomes(case, "repair")
+    counts = np.array([[each.right.sum(), (~each.right).sum()] for each in (accuracy, failing)])
+    if failing.accuracy - accuracy.accuracy > APART and fisher_exact(counts).pvalue < SURE:
+        found.append(
+            f"the model is right on {accuracy.accuracy:.0%} of 'repair' and on {failing.accuracy:.0%} of 'diagnose': "
+            "their labels may not mean the same; check the order of the classes"
+        )
+    return found
+
+
+def _contradictions(case: Case, repair: Split) -> list[str]:
+    """Equal inputs with different labels: one of them is wrong, and training cannot fit both."""
+    labels: dict[str, set[int | None]] = defaultdict(set)
+    for name in ("diagnose", "repair", "select"):
+        if name in case.splits:
+            for content, label in zip(case.splits[name].hashes, case.splits[name].strata, strict=True):
+                labels[content].add(label)
+    odd = sum(len(labels[content]) > 1 for content in repair.hashes)
+    return [f"{odd} examples of 'repair' have a twin with another label; check those labels"] if odd else []
+
+
+def _missing_classes(case: Case, repair: Split, failing: Outcomes) -> list[str]:
+    """Classes with errors that treatment has no example of."""
+    if failing.targets is None or None in repair.strata:
+        return []
+    missing = sorted({int(t) for t in np.unique(failing.targets[~failing.right])} - set(repair.strata))
+    if not missing:
+        return []
+    names = ", ".join(case.class_name(label) for label in missing[:5]) + (" and others" if len(missing) > 5 else "")
+    return [f"'repair' has no example of {names}, where the model fails; such errors cannot be learnt from it"]
+
+
+def _outcomes(case: Case, name: str) -> Outcomes:
+    return evaluate(
+        case.model, case.splits[name], case.task, device=case.device, batch_size=case.batch_size,
+        name=f"the examples of '{name}'",
+    )  # fmt: skip

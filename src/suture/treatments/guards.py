@@ -1,0 +1,167 @@
+"""Guards: what keeps a treatment from breaking what was right."""
+
+import copy
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suture.errors import InvalidArgumentError
+from suture.localizers import gather
+from suture.splits import Split
+from suture.stats import flips
+from suture.tasks import Batch, Examples, evaluate
+from suture.training import Stop
+from suture.training.loop import Penalty
+from suture.treatments.entries import mean_square
+from suture.treatments.plan import GUARDS, Guard, Job, Watch
+
+SMALL = 1e-12  # below it a probability is no more than rounding
+
+
+@GUARDS.register("l2sp")
+class L2SP(Guard):
+    """Half the squared distance to the old weights (Li et al. 2018), summed over treated parameters."""
+
+    kind: Literal["l2sp"] = "l2sp"
+    strength: float = Field(0.1, gt=0, description="factor of the penalty")
+
+    def penalty(self, job: Job) -> Penalty:
+        old = _values(job)
+
+        def distance(model: nn.Module, batch: Batch, outputs: object) -> Tensor:
+            parameters = dict(model.named_parameters())
+            return self.strength / 2 * torch.stack([(parameters[n] - v).square().sum() for n, v in old.items()]).sum()
+
+        return distance
+
+
+@GUARDS.register("ewc")
+class EWC(Guard):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): the distance weighted by the diagonal Fisher matrix.
+
+    The Fisher matrix is the mean square of the gradients on examples of `diagnose` that the model gets right, at most
+    256, one by one.
+    """
+
+    kind: Literal["ewc"] = "ewc"
+    strength: float = Field(1000.0, gt=0, description="factor of the penalty")
+
+    def penalty(self, job: Job) -> Penalty:
+        old, fisher = _values(job), self._fisher(job)
+
+        def distance(model: nn.Module, batch: Batch, outputs: object) -> Tensor:
+            parameters = dict(model.named_parameters())
+            parts = [(fisher[n] * (parameters[n] - v).square()).sum() for n, v in old.items()]
+            return self.strength / 2 * torch.stack(parts).sum()
+
+        return distance
+
+    @staticmethod
+    def _fisher(job: Job) -> dict[str, Tensor]:
+        case = job.case
+        found = evaluate(
+            job.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
+            name="the examples of 'diagnose'",
+        )  # fmt: skip
+        evidence = gather(case, found.right)[0].of(job.model)
+        drawn = np.random.default_rng(job.seed).permutation(found.correct)
+        values = mean_square(evidence, drawn)
+        return {n: values.get(n, torch.zeros(())).to(case.device) for n in job.places.parameters}
+
+
+@GUARDS.register("distill")
+class Distill(Guard):
+    """Distillation from the old network: T² KL(old ‖ new) at temperature T, mean over examples.
+
+    An example weighs `right` where the old network got it right and `wrong` elsewhere: focal distillation
+    (Yan et al. 2021) with the defaults; ``wrong = 0`` holds on to what was right alone. Costs another forward pass a
+    step.
+    """
+
+    kind: Literal["distill"] = "distill"
+    strength: float = Field(1.0, gt=0, description="factor of the penalty")
+    temperature: float = Field(2.0, gt=0, description="by which logits are divided")
+    right: float = Field(1.2, ge=0, description="weight of examples that were right")
+    wrong: float = Field(0.2, ge=0, description="weight of examples that were wrong")
+
+    def penalty(self, job: Job) -> Penalty:
+        task, teacher = job.case.task, copy.deepcopy(job.model).eval()
+        if not hasattr(task, "probabilities"):
+            raise InvalidArgumentError(
+                f"distillation needs probabilities, which {type(task).__name__} does not offer; choose l2sp or ewc"
+            )
+
+        def divergence(model: nn.Module, batch: Batch, outputs: object) -> Tensor:
+            with torch.no_grad():
+                taught = task.outputs(teacher, batch)
+                old = self._softened(task.probabilities(taught, batch))
+                weight = torch.where(task.verdicts(taught, batch), self.right, self.wrong)
+            new = self._softened(task.probabilities(outputs, batch))
+            each = F.kl_div(new, old, reduction="none", log_target=True).flatten(1).sum(1)
+            return self.strength * self.temperature**2 * (weight * each).mean()
+
+        return divergence
+
+    def _softened(self, probabilities: Tensor) -> Tensor:
+        """Logarithms of the probabilities at the temperature."""
+        return (probabilities.clamp_min(SMALL).log() / self.temperature).log_softmax(-1)
+
+
+@GUARDS.register("replay")
+class Replay(Guard):
+    """Train on the errors of `repair` and some of what is right there, in place of everything."""
+
+    kind: Literal["replay"] = "replay"
+    share: float = Field(0.5, ge=0, lt=1, description="of the examples that were right")
+
+    def examples(self, job: Job, examples: Examples) -> Examples:
+        if not isinstance(examples, Split):
+            raise InvalidArgumentError("replay goes with one guard that chooses examples, not with several")
+        case = job.case
+        found = evaluate(
+            job.model, examples, case.task, device=case.device, batch_size=case.batch_size,
+            name="the examples of 'repair'",
+        )  # fmt: skip
+        wanted = round(len(found.errors) * self.share / (1 - self.share))
+        right = np.random.default_rng(job.seed).permutation(found.correct)[:wanted]
+        chosen = np.sort(np.concatenate([found.errors, right]))
+        return examples.only(chosen.tolist()) if len(chosen) else examples
+
+
+@GUARDS.register("early_stop")
+class EarlyStop(Guard):
+    """Stop before the epoch after which more of `select` has broken than is allowed."""
+
+    kind: Literal["early_stop"] = "early_stop"
+    max_regression: float = Field(0.05, gt=0, lt=1, description="share of what was right in `select`")
+
+    def watch(self, job: Job) -> Watch:
+        before = _verdicts(job, job.model)
+
+        def look(epoch: int, model: nn.Module) -> None:
+            moves = flips(before, _verdicts(job, model))
+            if moves.regression_rate > self.max_regression:
+                raise Stop(
+                    f"epoch {epoch} broke {moves.broken} of {moves.right_before} in 'select', more than "
+                    f"{self.max_regression:.1%}"
+                )
+
+        return look
+
+
+def _verdicts(job: Job, model: nn.Module) -> NDArray[np.bool_]:
+    case = job.case
+    return evaluate(
+        model, case.splits["select"], case.task, device=case.device, batch_size=case.batch_size,
+        name="the examples of 'select'",
+    ).right  # fmt: skip
+
+
+def _values(job: Job) -> dict[str, Tensor]:
+    """Old values of the treated parameters."""
+    return {n: p.detach().clone() for n, p in job.model.named_parameters() if n in job.places.parameters}

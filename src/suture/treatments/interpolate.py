@@ -1,0 +1,67 @@
+"""Between networks that come from one: part of the way to a treated one, and the mean of several."""
+
+import copy
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import nn
+
+from suture.treatments.cost import Cost, Estimate
+from suture.treatments.plan import METHODS, Candidate, Job, Method, Plan, Treated, carry_out
+
+
+def mixed(old: nn.Module, new: nn.Module, weight: float) -> nn.Module:
+    """Part of the way from old weights and statistics to new ones (WiSE-FT; Wortsman et al. 2022); 1 is `new`."""
+    if weight == 1:
+        return new
+    there, result = new.state_dict(), copy.deepcopy(old)
+    with torch.no_grad():
+        for name, tensor in result.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(there[name].to(tensor), weight)
+            else:
+                tensor.copy_(there[name])
+    return result
+
+
+def mean(models: Sequence[nn.Module]) -> nn.Module:
+    """The mean of weights and statistics (Wortsman et al. 2022b, uniform soup); counters are the first one's."""
+    states, result = [model.state_dict() for model in models], copy.deepcopy(models[0])
+    with torch.no_grad():
+        for name, tensor in result.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.stack([state[name].to(tensor) for state in states]).mean(0))
+    return result
+
+
+@METHODS.register("average")
+class Average(Method):
+    """The mean of the weights that several plans lead to, each of them at its full weight."""
+
+    kind: Literal["average"] = "average"
+    reads_places: ClassVar[bool] = False
+    plans: tuple[Plan, ...] = Field(min_length=2, description="plans, or one plan under several seeds")
+
+    def treat(self, job: Job) -> Treated:
+        done = [carry_out(plan, job) for plan in self.plans]
+        models = [made.model for each in done for made in each.candidates.values() if made.weight == 1]
+        stopped = next((each.stopped for each in done if each.stopped), None)
+        cost = sum((each.cost for each in done), Cost())
+        history = histories({plan.name: each for plan, each in zip(self.plans, done, strict=True)})
+        candidates = {job.name: Candidate(mean(models))} if models else {}
+        return Treated(candidates, history, cost, stopped)
+
+    def estimate(self, job: Job) -> Estimate:
+        return sum((plan.how.estimate(job.of(plan)) for plan in self.plans), Estimate())
+
+
+def histories(done: dict[str, Treated]) -> pd.DataFrame:
+    """The histories of several plans under each other, with the plan's name in front."""
+    tables = [each.history.assign(plan=name) for name, each in done.items() if len(each.history)]
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, ignore_index=True)
+    return table[["plan", *(column for column in table if column != "plan")]]
