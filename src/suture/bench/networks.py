@@ -139,6 +139,12 @@ def digits(source: Source) -> Subject:
     return _on_digits("digits", digits_network, source)
 
 
+@network("digits-adam")
+def digits_adam(source: Source) -> Subject:
+    """The residual network of the digits, trained by Adam (paper: lr 1e-3, weight decay 5e-4)."""
+    return _on_digits("digits-adam", digits_network, source, _adam)
+
+
 @network("digits-plain")
 def digits_plain(source: Source) -> Subject:
     """A network without BatchNorm on the same digits."""
@@ -233,12 +239,24 @@ def all_digits() -> tuple[Pairs, Pairs]:
     return Pairs(inputs[:TRAINED_ON], targets[:TRAINED_ON]), Pairs(inputs[TRAINED_ON:], targets[TRAINED_ON:])
 
 
-def _on_digits(name: str, build: Callable[[], nn.Module], source: Source) -> Subject:
+def _adam(model: nn.Module) -> Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-4)
+
+
+def _on_digits(
+    name: str,
+    build: Callable[[], nn.Module],
+    source: Source,
+    optimizer: Callable[[nn.Module], Optimizer] | None = None,
+) -> Subject:
     lessons, held_out = all_digits()
     if source.weights:
         model = load_model(build, source.weights)
     else:
-        model = taught(build, lessons, epochs=24, max_lr=0.1, augment=Augment(pad=1, flip=False), image=DIGITS)
+        model = taught(
+            build, lessons, epochs=24, max_lr=0.1 if optimizer is None else 1e-3, optimizer=optimizer,
+            augment=Augment(pad=1, flip=False), image=DIGITS,
+        )  # fmt: skip
     return Subject(name, model, lessons, held_out, DIGITS, FEW)
 
 

@@ -20,12 +20,42 @@ from suture.stages.treat import treat
 from suture.stages.verify import verify
 from suture.stats import flips, ratio_interval
 from suture.training import Augment
-from suture.treatments import Groups, Job, Judge, Plan, best_of, load_plan, perform
+from suture.treatments import (
+    STANDARD,
+    Everything,
+    FineTune,
+    Groups,
+    Job,
+    Judge,
+    Plan,
+    best_of,
+    load_plan,
+    perform,
+)
 from suture.treatments.choice import NONE, table
 
 Row = dict[str, Any]
 RESPLITS = 300
 TARGETS = {"true", "localizer"}  # plans that treat one group: the damaged one, or the one Localize names
+
+
+def _full(name: str, **changes: object) -> Plan:
+    recipe = STANDARD.model_copy(update=changes)
+    return Plan(name=name, where=Everything(), how=FineTune(recipe=recipe))
+
+
+# Does the schedule of the momentum matter, or only the effective learning rate that it leads to? Each is the plan
+# `full` with another optimizer. At 0.01 critical momentum has an effective rate of 0.05, `full` at 0.003 one of 0.03.
+MOMENTA = {
+    plan.name: plan
+    for plan in (
+        _full("critical", lr=0.01, lr_min=1e-4, momentum="critical"),
+        _full("matched", lr=0.01, lr_min=1e-4, momentum=0.9, match_effective_lr=True),
+        _full("momentum 0.9", lr=0.01, lr_min=1e-4),
+        _full("adamw", optimizer="adamw", lr=1e-4, lr_min=1e-6),
+        _full("adamw fast", optimizer="adamw", lr=5e-4, lr_min=5e-6),
+    )
+}
 
 
 def cell(
@@ -46,7 +76,7 @@ def cell(
 
     Args:
         network: a name in ``suture.bench.networks.NETWORKS``.
-        plan: a name in ``suture.treatments.PRESETS``; ``"true"`` fine-tunes the damaged group alone and
+        plan: a name in ``suture.treatments.PRESETS`` or `MOMENTA`; ``"true"`` fine-tunes the damaged group alone and
             ``"localizer"`` the one that Localize names, in the way of the preset ``flagged``.
         seed: draws the splits, and the fault.
         shift: a name in ``suture.bench.natural.SHIFTS``; all examples are shifted alike.
@@ -133,7 +163,8 @@ def _plan(name: str, planted: str | None, found: Localization, subject: Subject)
         if group is None:
             return None
         return load_plan("flagged").model_copy(update={"name": name, "where": Groups(names=(group,)), **augment})
-    return load_plan(name).model_copy(update=augment)
+    plan = MOMENTA[name] if name in MOMENTA else load_plan(name)
+    return plan.model_copy(update=augment)
 
 
 def _resplits(case: Case, found: Localization, plan: Plan) -> Row:

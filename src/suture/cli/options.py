@@ -51,6 +51,10 @@ PlanOpt = Annotated[
         show_default=False,
     ),
 ]
+BudgetOpt = Annotated[
+    float | None,
+    typer.Option("--budget", help="What auto may spend, in multiples of one full fine-tuning (default 3)."),
+]
 TwinOpt = Annotated[
     bool,
     typer.Option(

@@ -7,6 +7,7 @@ import typer
 
 from suture.cli.logs import scan
 from suture.cli.options import (
+    BudgetOpt,
     DataOpt,
     DebugOpt,
     LocalizersOpt,
@@ -63,6 +64,7 @@ def run(
         str, typer.Option("--protocol", help="split, or paper: verify is diagnose, which is optimistic.")
     ] = "split",
     plan: PlanOpt = "default",
+    budget: BudgetOpt = None,
     twin: TwinOpt = False,
     localizers: LocalizersOpt = "default",
     rule: RuleOpt = "default",
@@ -89,11 +91,12 @@ def run(
     from suture.errors import InvalidArgumentError
     from suture.pipeline import checked
     from suture.pipeline import run as run_pipeline
+    from suture.treatments import within
 
     check_require(require)
     check_names(localizers, rule)
     memory = memory_of("--max-memory", max_memory)
-    checked(plan, until, redo)
+    chosen = within(checked(plan, until, redo, protocol), budget)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     asked = Asked(
@@ -103,8 +106,8 @@ def run(
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     results = run_pipeline(
-        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=plan, twin=twin, until=until,
-        redo=redo, asked=asked, say=_say, max_memory=memory,
+        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=chosen, twin=twin,
+        until=until, redo=redo, asked=asked, say=_say, max_memory=memory,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
@@ -156,12 +159,16 @@ def diagnose(run: RunArg, debug: DebugOpt = False) -> None:
     _stage(run, lambda this: this.diagnose())
 
 
-def treat(run: RunArg, plan: PlanOpt = "default", twin: TwinOpt = False, debug: DebugOpt = False) -> None:
+def treat(
+    run: RunArg, plan: PlanOpt = "default", budget: BudgetOpt = None, twin: TwinOpt = False, debug: DebugOpt = False
+) -> None:
     """Repair a copy by a plan and write the patch; continues after the last finished epoch.
 
     Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
     """
-    _stage(run, lambda this: this.treat(plan, twin=twin))
+    from suture.treatments import load_plan, within
+
+    _stage(run, lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), twin=twin))
 
 
 def report(

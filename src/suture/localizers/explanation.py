@@ -13,7 +13,7 @@ from suture.localizers.sites import Site, keeps_record, mismatch, walking
 from suture.localizers.walk import CHUNK, EXAMPLES, FLOOR, Walk, mismatches_of, together, whole
 from suture.tasks import Batch, batches
 
-EXPLAINED = 0.7  # of the mismatch must go away: faults of norms leave 0.28 of it at most, others mostly 0.3 or more
+EXPLAINED = 0.7  # of the mismatch must go away: planted faults of norms left 0.28 at most, most others 0.3 and more
 ALIKE = 1.5  # times the median over sites is what a site shows that nothing is wrong with
 STEPS, BATCH, LR = 15, 32, 0.1  # far enough to undo a sign; Adam at a tenth of a tensor's rms
 

@@ -23,12 +23,12 @@ from suture.treatments.plan import (
     known_groups,
     perform,
 )
-from suture.treatments.presets import PRESETS, load_plan
+from suture.treatments.presets import PRESETS, load_plan, within
 from suture.treatments.where import Everything, Flagged, Groups
 
 __all__ = [
     "GUARDS", "METHODS", "PRESETS", "STANDARD", "WHERES", "Average", "Candidate", "Choice", "Cost", "Course",
     "Estimate", "Everything", "FineTune", "Flagged", "Groups", "Guard", "Job", "Judge", "Method", "Nothing", "Places",
     "Plan", "Treated", "Where", "best_of", "carry_out", "estimate", "follow", "judge_all", "known_groups",
-    "load_plan", "mixed", "perform", "repeat",
+    "load_plan", "mixed", "perform", "repeat", "within",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from suture.errors import UnknownNameError
+from suture.errors import InvalidArgumentError, UnknownNameError
 from suture.registry import suggest
 from suture.rundir import read_toml
 from suture.training import Augment, Recipe
@@ -87,3 +87,20 @@ def load_plan(plan: str | Plan, protocol: str = "split") -> Plan:
     plan_from_file = read_toml(path, Plan)
     named = "name" in plan_from_file.model_fields_set
     return plan_from_file if named else plan_from_file.model_copy(update={"name": path.stem})
+
+
+def within(plan: Plan, budget: float | None) -> Plan:
+    """The plan with another budget, in multiples of one full fine-tuning; as it is without one.
+
+    Raises:
+        InvalidArgumentError: the plan tries nothing, so that there is nothing to bound, or the budget is not positive.
+    """
+    if budget is None:
+        return plan
+    if not isinstance(plan.how, Search):
+        raise InvalidArgumentError(
+            f"--budget goes with a plan that tries several, such as auto, not with '{plan.name}'"
+        )
+    if not budget > 0:
+        raise InvalidArgumentError(f"--budget must be above 0, not {budget}")
+    return plan.model_copy(update={"how": plan.how.model_copy(update={"budget": budget})})
