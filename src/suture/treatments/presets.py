@@ -19,7 +19,7 @@ from suture.treatments.where import Early, Entries, Everything, Last, Norms, Ran
 # The paper's own (section 5.5 and Table 16): 30 epochs, cosine 0.01 → 1e-4, critical momentum, BatchNorm trained.
 PAPER = FineTune(recipe=Recipe(), batchnorm="train", seen=None)
 # The same with the Adam family for networks that Adam trained: steps of lr, whatever the scale of the gradients.
-ADAM = FineTune(recipe=STANDARD.model_copy(update={"optimizer": "adamw", "lr": 1e-4, "lr_min": 1e-6}))
+ADAM = FineTune(recipe=STANDARD.model_copy(update={"optimizer": "adamw", "lr": 5e-4, "lr_min": 5e-6}))
 FASTER = FineTune(recipe=STANDARD.model_copy(update={"lr": 0.01, "lr_min": 1e-4}))
 PLAIN = Augment(pad=0, flip=False)
 BOUNDED = Choice(max_regression=0.05, broken_costs=2.0)
