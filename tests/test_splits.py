@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suture.case import Case
+from suture.errors import DataError, SplitOverlapError
 from suture.splits import content_hash, stratified
 from tests import toys
 
@@ -47,3 +49,55 @@ def test_content_hashes_see_values_types_and_nesting() -> None:
     ]  # fmt: skip
     assert len({content_hash(thing) for thing in things}) == len(things)
     assert content_hash({"a": 1, "b": torch.ones(2)}) == content_hash({"b": torch.ones(2), "a": 1})
+
+
+def test_further_repair_examples_are_trained_on_and_nothing_is_chosen_on_them() -> None:
+    further = toys.points(70, seed=9, shift=0.9)
+    plain, more = toys.case().splits, toys.case(repair_extra=further).splits
+    for name in ("diagnose", "select", "verify"):
+        assert more[name].hashes == plain[name].hashes
+    repair = more["repair"]
+    n = len(plain["repair"])
+    assert repair.hashes == plain["repair"].hashes + [content_hash(x) for x, _ in further]
+    assert repair.strata[n:] == [y for _, y in further]
+    for i in (0, n - 1, n, n + 69):
+        x, y = repair[i]
+        assert content_hash(x) == repair.hashes[i]
+        assert y == repair.strata[i]
+    own = repair.without_extra()
+    assert own.hashes == plain["repair"].hashes
+    assert plain["repair"].without_extra().indices == plain["repair"].indices
+    assert repair.only([0, n, n + 1]).without_extra().indices == repair.indices[:1]
+    assert toys.case(repair_extra=further).fingerprint != toys.case().fingerprint
+
+
+def test_further_repair_examples_go_with_splits_given_by_hand_and_keep_their_names() -> None:
+    class Named(list):  # type: ignore[type-arg]
+        def __init__(self, items: list[object], word: str) -> None:
+            super().__init__(items)
+            self.names = [f"{word}{i}" for i in range(len(items))]
+
+    data = toys.data()
+    parts = {"diagnose": data[:100], "repair": Named(data[100:300], "own"), "verify": data[300:]}
+    further = Named(toys.points(5, seed=9, shift=0.9), "more")
+    repair = Case(toys.network(), parts, repair_extra=further).splits["repair"]
+    assert len(repair) == 155
+    assert repair.label(154) == "more4"
+    assert repair.label(0).startswith("own")
+    assert Case(toys.network(), parts, repair_extra=list(further)).splits["repair"].label(154) == "example 204"
+
+
+@pytest.mark.parametrize("name", ["diagnose", "select", "verify"])
+def test_further_repair_examples_may_not_stand_in_another_split(name: str) -> None:
+    x, y = toys.case().splits[name][3]
+    with pytest.raises(SplitOverlapError, match=f"(?=.*'repair')(?=.*'{name}')"):
+        toys.case(repair_extra=[*toys.points(5, seed=9), (x.clone(), y)])
+
+
+def test_unusable_further_examples() -> None:
+    with pytest.raises(DataError, match="the data for repair_extra is empty"):
+        toys.case(repair_extra=[])
+    with pytest.raises(DataError, match="example 0 of repair_extra is Tensor, not a pair"):
+        toys.case(repair_extra=[torch.zeros(2)])
+    with pytest.raises(DataError, match="no examples to repair on"):
+        Case(toys.network(), verify=toys.data(), repair_extra=toys.points(5, seed=9)).splits["repair"]

@@ -59,6 +59,11 @@ class Split(Sequence[Any]):
         part.strata = [self.strata[i] for i in positions]
         return part
 
+    def without_extra(self) -> "Split":
+        """The examples that are no further ones for treatment to train on (``repair_extra``)."""
+        own = self._data.extra_from if isinstance(self._data, Joined) else len(self._data)
+        return self.only([i for i, index in enumerate(self.indices) if index < own])
+
     def label(self, i: int) -> str:
         """What example i is called: its file, where the data set knows it, else its position."""
         names = getattr(self._data, "names", None)
@@ -169,6 +174,7 @@ class Joined(Sequence[Any]):
 
     def __init__(self, first: Any, second: Any) -> None:
         self._parts = (first, second)
+        self.extra_from = len(first)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)

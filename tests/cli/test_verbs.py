@@ -451,7 +451,7 @@ def test_demo_prepares_a_network_and_repairs_it(
         weights, log, plan = (directory / name for name in ("weights.safetensors", "history.csv", "plan.toml"))
         save_file(demo.network().state_dict(), weights)
         log.write_text("lr,momentum\n0.1,0.9\n")
-        plan.write_text(demo.PLAN + "\n[how.recipe]\nepochs = 1\n")
+        plan.write_text("[how]\nkind = 'finetune'\n[how.recipe]\nepochs = 1\n")
         return weights, log, plan
 
     monkeypatch.setattr(demo, "prepare", quick)

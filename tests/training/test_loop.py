@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from suture.patch import same_bits
 from suture.tasks import Classification
-from suture.training import Augment, Checkpoints, Recipe, train
+from suture.training import Augment, Checkpoints, Recipe, Stop, train
 from suture.training.loop import TrainingRun
 from tests import toys
 
@@ -144,3 +144,135 @@ def test_gradients_are_clipped() -> None:
 def test_a_last_batch_of_one_does_not_break_batchnorm() -> None:
     history = run(fresh(), recipe=RECIPE.model_copy(update={"batch_size": 51})).history  # 103 = 2 * 51 + 1
     assert len(history) == 4
+
+
+POINTS = toys.points(103, seed=1)
+
+
+def losses_of(history: Any) -> list[float]:
+    return list(history["loss"])
+
+
+@pytest.mark.parametrize("parts", [[1, 4], [2, 3, 4], [4]])
+@pytest.mark.parametrize("per_epoch", [None, 40])
+def test_a_training_in_parts_ends_like_one_at_once(tmp_path: Path, parts: list[int], per_epoch: int | None) -> None:
+    whole = fresh()
+    history = run(whole, per_epoch=per_epoch).history
+    for until in parts:
+        model = fresh()
+        found = run(model, until=until, checkpoints=Checkpoints(tmp_path, "key"), per_epoch=per_epoch).history
+        assert found["epoch"].tolist() == list(range(1, until + 1))
+    assert all(same_bits(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
+    assert losses_of(found) == losses_of(history)
+    # One that has gone further than is asked for now stays where it is.
+    again = fresh()
+    assert len(run(again, until=1, checkpoints=Checkpoints(tmp_path, "key")).history) == 4
+    assert same_bits(again.get_parameter("last.weight"), model.get_parameter("last.weight"))
+
+
+def seen_in(per_epoch: int | None, epochs: int, batch_size: int = 16) -> list[list[int]]:
+    """Positions seen in each epoch."""
+    seen: list[list[int]] = [[] for _ in range(epochs)]
+    done = [0]
+
+    def after_epoch(epoch: int, _: nn.Module, row: object) -> dict[str, float]:
+        done[0] = epoch
+        return {}
+
+    optimizer, schedules = RECIPE.build((model := fresh()).parameters())
+    train(
+        model, POINTS, Classification(), optimizer, schedules, epochs=epochs, batch_size=batch_size, seed=3,
+        device=torch.device("cpu"), per_epoch=per_epoch, after_epoch=after_epoch,
+        on_batch=lambda positions: seen[done[0]].extend(positions),
+    )  # fmt: skip
+    return seen
+
+
+@pytest.mark.parametrize("per_epoch", [20, 40, 51, 102])
+def test_every_example_is_seen_once_before_any_is_seen_again(per_epoch: int) -> None:
+    epochs = 12
+    seen = seen_in(per_epoch, epochs, batch_size=per_epoch)
+    assert all(len(part) == per_epoch for part in seen)
+    order = [i for part in seen for i in part]
+    rounds = [order[start : start + 103] for start in range(0, len(order) - 102, 103)]
+    assert rounds
+    assert all(sorted(one) == list(range(103)) for one in rounds)
+    assert len({tuple(one) for one in rounds}) == len(rounds)  # each in an order of its own
+    rest = order[len(rounds) * 103 :]
+    assert len(set(rest)) == len(rest)
+
+
+def test_an_epoch_of_all_examples_or_more_is_an_ordinary_one() -> None:
+    whole = seen_in(None, 2, batch_size=103)
+    assert all(sorted(part) == list(range(103)) for part in whole)
+    assert seen_in(103, 2, batch_size=103) == seen_in(1000, 2, batch_size=103) == whole
+
+
+def test_on_batch_is_told_the_positions_before_the_model_sees_them() -> None:
+    told: list[list[int]] = []
+
+    class Checking(Classification):
+        def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+            assert torch.equal(batch[0], torch.stack([POINTS[i][0] for i in told[-1]]))
+            return super().outputs(model, batch)
+
+    optimizer, schedules = RECIPE.build((model := fresh()).parameters())
+    train(
+        model, POINTS, Checking(), optimizer, schedules, epochs=2, batch_size=32, seed=3, device=torch.device("cpu"),
+        on_batch=told.append,
+    )  # fmt: skip
+    assert [len(positions) for positions in told] == [32, 32, 32, 7] * 2
+
+
+def test_a_penalty_is_added_to_the_loss_and_not_to_the_history() -> None:
+    """Half the squared length of all weights, against the same written as weight decay."""
+    models, histories = [fresh(), fresh()], []
+    for model, decay, strength in zip(models, (0.3, 0.0), (0.0, 0.3), strict=True):
+
+        def penalty(m: nn.Module, batch: Any, outputs: Tensor, factor: float = strength) -> Tensor:
+            assert len(outputs) == len(batch[1])
+            return factor / 2 * torch.stack([p.square().sum() for p in m.parameters()]).sum()
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=decay)
+        found = train(
+            model, POINTS, Classification(), optimizer, [], epochs=2, batch_size=32, seed=3,
+            device=torch.device("cpu"), clip=None, penalty=penalty if strength else None,
+        )  # fmt: skip
+        histories.append(losses_of(found.history))
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+
+
+def test_a_penalty_that_is_not_finite_ends_the_training() -> None:
+    def penalty(model: nn.Module, batch: Any, outputs: Tensor) -> Tensor:
+        return outputs.sum() * float("inf")
+
+    found = run(fresh(), penalty=penalty)
+    assert found.stopped == "the loss was not finite in epoch 1; the state after epoch 0 was kept"
+    assert found.history.empty
+
+
+def test_stop_ends_a_training_at_the_state_before_the_epoch(tmp_path: Path) -> None:
+    def stopping(epoch: int, _: nn.Module, row: dict[str, float]) -> dict[str, float]:
+        if epoch == 3:
+            raise Stop("enough of it")
+        return {"double": 2 * row["loss"]}
+
+    optimizer, schedules = RECIPE.build((model := fresh()).parameters())
+    checkpoints = Checkpoints(tmp_path, "key")
+    found = train(
+        model, POINTS, Classification(), optimizer, schedules, epochs=4, batch_size=32, seed=3,
+        device=torch.device("cpu"), after_epoch=stopping, checkpoints=checkpoints,
+    )  # fmt: skip
+    assert found.stopped == "enough of it; the state after epoch 2 was kept"
+    assert found.history["epoch"].tolist() == [1, 2]
+    assert found.history["double"].tolist() == [2 * loss for loss in losses_of(found.history)]
+    expected = fresh()
+    run(expected, until=2)
+    assert all(
+        same_bits(a, b) for a, b in zip(expected.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    assert not model.training
+    assert [row["epoch"] for row in checkpoints.rows()] == [1, 2]
+    assert Checkpoints(tmp_path, "other").rows() == []

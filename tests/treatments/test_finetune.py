@@ -1,5 +1,7 @@
 """Surgery touches what it was told to, and nothing else by a bit."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +12,7 @@ from suture.errors import GroupError
 from suture.groups import tensors_of
 from suture.patch import same_bits
 from suture.training import Augment, Recipe
-from suture.treatments import FineTune, Groups, Job
+from suture.treatments import FineTune, Groups, Job, Plan
 from suture.treatments.cost import Cost, step_flops
 from tests import toys
 
@@ -68,3 +70,52 @@ def test_unknown_groups() -> None:
 def test_the_same_seed_gives_the_same_treatment() -> None:
     models = [fine_tune(toys.case(), ["second"], FineTune(recipe=SHORT))[0] for _ in range(2)]
     assert torch.equal(*(m.get_parameter("second.weight") for m in models))
+
+
+def test_a_cap_on_examples_seen_makes_an_epoch_a_part_of_them() -> None:
+    case = toys.case()
+    n = len(case.splits["repair"])
+    assert [FineTune(recipe=SHORT, seen=seen).per_epoch(n) for seen in (None, 10_000, 101, 1)] == [n, n, 51, 1]
+    _, history, cost = fine_tune(case, ["last"], FineTune(recipe=SHORT, seen=100))
+    assert len(history) == cost.epochs == 2
+
+
+@pytest.mark.parametrize("change", [{"channels_last": True}, {"cache": 0}], ids=["channels last", "no cache"])
+def test_ways_to_be_quicker_give_the_same_network(change: dict[str, Any]) -> None:
+    pictures = [(torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(i)), i % 3) for i in range(100)]
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    case = suture.Case(network, pictures)
+    plain, other = (fine_tune(case, ["4"], FineTune(recipe=SHORT, **more))[0] for more in ({}, change))  # type: ignore[arg-type]
+    for a, b in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert b.is_contiguous()
+
+
+def test_bfloat16_is_of_the_forward_pass_alone() -> None:
+    case = toys.case()
+    plain, half = (fine_tune(case, ["second"], FineTune(recipe=SHORT, precision=p))[0] for p in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    assert {t.dtype for t in half.state_dict().values()} == {t.dtype for t in plain.state_dict().values()}
+    a, b, old = (m.get_parameter("second.weight").detach() for m in (plain, half, case.model))
+    assert 0 < float((a - b).norm()) < 0.3 * float((a - old).norm())
+
+
+def test_the_plan_s_augmentation_takes_the_place_of_the_recipe_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Augment] = []
+    apply = Augment.apply
+
+    def watched(self: Augment, *args: Any) -> Any:
+        used.append(self)
+        return apply(self, *args)
+
+    monkeypatch.setattr(Augment, "apply", watched)
+    case, mine = toys.case(), Augment(pad=1, flip=False)
+    places = Groups(names=("last",)).places(case, [])
+    for given, expected in ((None, SHORT.augment), (mine, mine)):
+        used.clear()
+        FineTune(recipe=SHORT).treat(Job(case, case.model, places, [], "x", augment=given, seed=1))
+        assert set(map(repr, used)) == {repr(expected)}
+    plan = Plan(where=Groups(names=("last",)), how=FineTune(recipe=SHORT), augment=mine)
+    used.clear()
+    suture.treat(case, [], plan)
+    assert set(map(repr, used)) == {repr(mine)}

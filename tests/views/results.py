@@ -18,8 +18,10 @@ from suture.stages.scan import Scan, scan
 from suture.stages.treat import Treatment
 from suture.stages.verify import Verification
 from suture.stats import Flips, Interval, Verdict, mcnemar, net_interval, ratio_interval, upper_bound, wilson
-from suture.treatments import Plan
-from suture.treatments.finetune import Cost
+from suture.treatments import Choice, Cost, Plan
+from suture.treatments.choice import COLUMNS
+from suture.treatments.route import Route
+from suture.treatments.search import Search
 
 SCRIPT = "<script>document.title='ran'</script>"
 HOSTILE = [
@@ -127,6 +129,64 @@ def treated(groups: list[str] | None = None, **changes: Any) -> Treatment:
         undo=Patch({"fc.weight": torch.zeros(3)}, result, base, "undo of A"),
     )  # fmt: skip
     return _with(found, changes)
+
+
+def searched(plans: list[str] | None = None, **changes: Any) -> Treatment:
+    """Some plans, each at several weights; of the first the second weight was kept, and the last was given up."""
+    plans = plans or ["early", "full", "bn_affine"]
+    weights, right = (1.0, 0.5), 80
+    rows: list[list[Any]] = [["none", 0.0, 0, 0, 0, upper_bound(0, right), True, 0.0]]
+    for i, plan in enumerate(plans[:-1]):
+        for weight in weights:
+            fixed, broken = round((30 - i % 20) * weight), 3 if weight == 1 else 0
+            bound = upper_bound(broken, right)
+            name = plan if weight == 1 else f"{plan} x {weight:g}"
+            rows.append([name, weight, fixed, broken, fixed - broken, bound, bound <= 0.05, fixed - 2.0 * broken])
+    history = pd.concat([
+        pd.DataFrame({"plan": plan, "epoch": range(1, n + 1), "lr": 0.01, "momentum": 0.9,
+                      "loss": np.linspace(1.2, 0.2 + 0.1 * i, n), "accuracy": 0.9, "seconds": 0.1})
+        for i, plan in enumerate(plans) for n in [2 if plan == plans[-1] else 8]
+    ], ignore_index=True)  # fmt: skip
+    tried = pd.DataFrame(rows, columns=COLUMNS)
+    kept = f"{plans[0]} x 0.5"
+    found = treated(
+        plan=Plan(
+            name="auto", how=Search(plans=tuple(Plan(name=plan) for plan in plans)),
+            choose=Choice(max_regression=0.05, broken_costs=2.0),
+        ),
+        kept=kept, tried=tried, history=history, cost=Cost(4.0, 18, 600, 600, 3, 3, 1.6e10, 1.8e10),
+        note=f"{kept} fixed 15 and broke 0 of the 100 examples of 'select' and was kept",
+        account=[f"after a quarter of the epochs {plans[-1]} was given up", f"{plans[-1]}: no epoch was completed"],
+        warnings=["3 examples of 'repair' have a twin with another label; check those labels"],
+    )  # fmt: skip
+    return _with(found, changes)
+
+
+def routed() -> Treatment:
+    """The original and the treated network together, with a twin."""
+    rows: list[list[Any]] = [["none", 0.0, 0, 0, 0, 0.03, True, 0.0]]
+    for margin, fixed, broken in ((-0.2, 12, 2), (0.0, 9, 0), (0.1, 6, 0)):
+        rows.append([f"full by {margin:+g}", 1.0, fixed, broken, fixed - broken, 0.03, True, float(fixed - broken)])
+    found = treated()
+    return replace(
+        found, plan=Plan(name="route", how=Route(plan=Plan(name="full"))), kept="full by -0.2", twin=found.patch,
+        tried=pd.DataFrame(rows, columns=COLUMNS), patch=replace(found.patch, margin=-0.2),
+        undo=replace(found.undo, margin=-0.2),
+    )  # fmt: skip
+
+
+def cycled() -> Treatment:
+    """Three cycles, of which the second was kept."""
+    once = treated().history
+    return treated(
+        plan=Plan(name="iterative", cycles=3), kept="iterative, cycle 2",
+        history=pd.concat([once, once.assign(loss=once["loss"] / 2)], ignore_index=True),
+        tried=pd.DataFrame([
+            ["none", 0.0, 0, 0, 0, 0.03, True, 0.0], ["iterative", 1.0, 9, 2, 7, 0.1, True, 7.0],
+            ["iterative, cycle 2", 1.0, 12, 2, 10, 0.1, True, 10.0],
+        ], columns=COLUMNS),
+        account=["cycle 3: no group was flagged any more"],
+    )  # fmt: skip
 
 
 def untreated() -> Treatment:
@@ -255,7 +315,7 @@ def hostile_run(path: Path) -> Path:
         scanned(source=f"/logs/{HOSTILE[0]}"),
         localized(HOSTILE),
         diagnosed(HOSTILE, HOSTILE),
-        treated(HOSTILE, plan=Plan(name=SCRIPT), note=SCRIPT),
+        searched(HOSTILE, groups=HOSTILE, note=SCRIPT, account=HOSTILE, warnings=HOSTILE),
         verified_in_full(HOSTILE, optimistic=True, looks=3, slices_left_out=HOSTILE),
     )
     asked = CASE["asked"] | {"model": f"/x/{SCRIPT}", "data": HOSTILE[4] + UNWRITABLE}

@@ -16,7 +16,9 @@ from tests.views.results import (
     hostile_run,
     localized,
     localized_without_errors,
+    routed,
     scanned,
+    searched,
     treated,
     untreated,
     verified,
@@ -54,6 +56,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {
         "complete": write_run(root / "a", scanned(), localized(), diagnosed(), treated(), verified()),
         "hostile": hostile_run(root / "b"),
+        "search": write_run(root / "e", searched()),
+        "route": write_run(root / "f", routed()),
         "healthy": write_run(root / "c", *healthy),
         "own task": write_run(root / "d", localized(), treated(), verified_without_classes()),
     }
@@ -69,7 +73,7 @@ def load(browser: Any, page: Path, width: int, *, dark: bool = False) -> None:
 
 
 @pytest.mark.parametrize("width", [375, 1200])
-@pytest.mark.parametrize("name", ["complete", "hostile", "healthy", "own task"])
+@pytest.mark.parametrize("name", ["complete", "hostile", "search", "route", "healthy", "own task"])
 def test_it_loads_whole_and_fits(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
     load(browser, pages[name], width)
     assert browser.get_log("browser") == []

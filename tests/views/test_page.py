@@ -20,7 +20,9 @@ from tests.views.results import (
     hostile_run,
     localized,
     localized_without_errors,
+    routed,
     scanned,
+    searched,
     treated,
     untreated,
     verified,
@@ -129,6 +131,8 @@ STOPPED: dict[str, tuple[Any, ...]] = {
     "diagnose": (localized, diagnosed),
     "treat": (localized, diagnosed, treated),
     "verify": (verified,),
+    "search": (localized, diagnosed, searched, verified),
+    "route": (localized, diagnosed, routed, verified),
     "healthy": (localized_without_errors, lambda: diagnosed_without_classes(0), untreated, verified_unchanged),
     "own task": (localized, diagnosed_without_classes, treated, verified_without_classes),
 }
@@ -139,7 +143,7 @@ STOPPED: dict[str, tuple[Any, ...]] = {
 def test_any_stage_may_be_missing(tmp_path: Path, name: str, asked: Any) -> None:
     run = write_run(tmp_path, *(make() for make in STOPPED[name]), asked=asked)
     page = read(report(run))
-    assert ("Not verified yet" in page.text) == ("verify" not in name and name not in {"healthy", "own task"})
+    assert ("Not verified yet" in page.text) == (name in {"nothing", "scan", "localize", "diagnose", "treat"})
     if name == "treat":
         assert "The run stopped after treat" in page.text
     if name == "nothing":

@@ -24,13 +24,16 @@ from tests.views.results import (
     HOSTILE,
     SCRIPT,
     UNWRITABLE,
+    cycled,
     diagnosed,
     diagnosed_without_classes,
     localized,
     localized_by_record,
     localized_without_errors,
     noise,
+    routed,
     scanned,
+    searched,
     treated,
     untreated,
     verified,
@@ -80,6 +83,11 @@ DRAWN = {
     "treat": lambda: treated(),
     "treat, hostile": lambda: treated(STRANGE, note=SCRIPT, kept=SCRIPT),
     "treat, one epoch": lambda: treated(history=treated().history.head(1)),
+    "treat, several plans": lambda: searched(),
+    "treat, many plans": lambda: searched([f"layer{i}" for i in range(40)]),
+    "treat, hostile plans": lambda: searched(STRANGE, account=STRANGE, warnings=STRANGE),
+    "treat, route": routed,
+    "treat, cycles": cycled,
     "treat, no momentum": lambda: treated(history=treated().history.assign(momentum=None)),
     "verify": lambda: verified(),
     "verify, hostile": lambda: verified(STRANGE),
@@ -358,18 +366,6 @@ def test_large_tables_are_cut_and_say_so() -> None:
     classes = verify.per_class(verified([f"class {i}" for i in range(300)]))
     assert len(classes.rows) == verify_tables.LONGEST
     assert "300" in classes.note
-
-
-def test_treat_shows_cost_beside_the_papers_formula() -> None:
-    shown = printed(treated().table())
-    for part in ("4.00 GFLOP", "40.0\xa0%", "the paper's formula", "33.3\xa0%", "3 epochs in 3.0 s", "kept"):
-        assert part in shown
-    assert "no group was flagged" in printed(untreated().table())
-
-
-def test_treat_says_how_to_apply_and_revert_only_where_there_is_a_patch() -> None:
-    assert "suture apply treat/patch.safetensors --weights w.pt --out" in str(treat.section(treated(), "w.pt"))
-    assert "suture apply" not in str(treat.section(untreated()))
 
 
 def test_verify_numbers() -> None:

@@ -45,9 +45,9 @@ PlanOpt = Annotated[
     str,
     typer.Option(
         "--plan",
-        help="auto (tries some and keeps what breaks least; default), early, flagged, full, bn_affine, last_layer, "
-        "bn_recalibrate, full_l2sp, ewc, distill, adam, per_block, iterative, route, random_groups, none; A, B, C, D, "
-        "E (the paper's); or a TOML file.",
+        help="auto (default: tries several, keeps what fixes most while at most 5 % of what is right may break), "
+        "early, flagged, full, bn_affine, last_layer, bn_recalibrate, full_l2sp, ewc, distill, adam, lora, "
+        "per_block, iterative, route, arachne, random_groups, none; A, B, C, D, E (the paper's); or a TOML file.",
         show_default=False,
     ),
 ]

@@ -17,7 +17,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def apply(
-    patch: PatchArg,
+    patch: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATCH",
+            help="patch.safetensors of a treatment, or the directory of a LoRA adapter of PEFT.",
+            show_default=False,
+        ),
+    ],
     weights: Annotated[str, typer.Option("--weights", help="Weights that the patch was made for.")],
     out: NewFileOpt,
     weight: Annotated[float, typer.Option("--weight", help="1 applies it in full, 0.5 goes half way.")] = 1.0,
@@ -25,14 +32,21 @@ def apply(
 ) -> None:
     """Apply a patch to a weights file and write a new one.
 
+    An adapter is merged. It does not say which weights it is for, so only names and shapes are checked.
+
     Example: suture apply run/treat/patch.safetensors --weights w.pt --out repaired.pt
     """
     from suture.loading import load_checkpoint
     from suture.patch import apply as apply_patch
-    from suture.patch import load_patch
+    from suture.patch import load_adapter, load_patch
 
-    loaded = load_patch(patch)
-    checkpoint = load_checkpoint(weights, names=set(loaded.tensors))
+    if patch.is_dir():
+        adapter = load_adapter(patch)
+        checkpoint = load_checkpoint(weights, names=adapter.names)
+        loaded, _ = adapter.patch(checkpoint.state)
+    else:
+        loaded = load_patch(patch)
+        checkpoint = load_checkpoint(weights, names=set(loaded.tensors))
     _refuse_existing(out)
     state, _ = apply_patch(checkpoint.state, loaded, weight)
     checkpoint.save(out, state)

@@ -48,7 +48,8 @@ def run(
         str | None,
         typer.Option(
             "--repair-extra",
-            help="More to train on and nothing to choose on, such as training images seen through the deployed camera.",
+            help="More examples to train on; nothing is chosen on them. Such as training images sent through the "
+            "deployed camera.",
         ),
     ] = None,
     size: Annotated[

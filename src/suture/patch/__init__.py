@@ -5,6 +5,7 @@ A patch is a safetensors file whose keys are the model's state names, so that
 metadata says which weights it was made for, which weights it leads to, and what was measured of it.
 """
 
+from suture.patch.adapter import Adapter, adapter_of, load_adapter
 from suture.patch.algebra import compose, diff, scaled
 from suture.patch.application import apply, between, patched, revert
 from suture.patch.file import PATCH, UNDO, Patch, load_patch
@@ -16,10 +17,12 @@ __all__ = [
     "COUNTER",
     "PATCH",
     "UNDO",
+    "Adapter",
     "Inspection",
     "Patch",
     "Routed",
     "State",
+    "adapter_of",
     "aliases_of",
     "apply",
     "base_sha256",
@@ -28,6 +31,7 @@ __all__ = [
     "compose",
     "diff",
     "inspect",
+    "load_adapter",
     "load_patch",
     "patched",
     "revert",

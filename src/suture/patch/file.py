@@ -94,7 +94,7 @@ def load_patch(path: str | Path) -> Patch:
     if not path.is_file():
         raise MissingFileError(f"there is no patch {path}")
     try:
-        _check_header(path)
+        check_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         tensors = load_file(path)
@@ -117,7 +117,7 @@ def shown(name: str, limit: int = 80) -> str:
     return repr(name if len(name) <= limit else f"{name[:limit]}…")
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Refuse a header that would take long to read, before anything reads it."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

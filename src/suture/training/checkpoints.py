@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from suture.errors import RunError
 from suture.rundir import fingerprint, replacing
 
 
@@ -35,7 +37,11 @@ class Checkpoints:
         schedules: list[LRScheduler],
         rows: list[Any],
     ) -> None:
-        """Write the state after an epoch, then delete older ones."""
+        """Write the state after an epoch, then delete older ones.
+
+        Raises:
+            RunError: the disk is full, or cannot be written to; what was there before stays.
+        """
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         optimizer_state = optimizer.state_dict()
         plain: dict[str, dict[str, Any]] = {}
@@ -54,24 +60,26 @@ class Checkpoints:
             "rows": rows,
         }
         path = self.directory / f"checkpoint-{epoch:04d}.safetensors"
-        with replacing(path) as temporary:
-            copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-            save_file(copies, temporary, metadata={"state": json.dumps(metadata)})
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        try:
+            with replacing(path) as temporary:
+                save_file(copies, temporary, metadata={"state": json.dumps(metadata)})
+        except (OSError, safetensors.SafetensorError) as error:
+            raise RunError(
+                f"the checkpoint after epoch {epoch} cannot be written to {self.directory} ({error}); the one before "
+                "it is intact, so make room and run again to go on from there"
+            ) from error
         for older in self._files():
             if older != path:
                 older.unlink()
 
+    def rows(self) -> list[Any]:
+        """The history of the newest state of this key; empty without one."""
+        return next((list(metadata["rows"]) for metadata, _ in self._newest_first()), [])
+
     def resume(self, model: nn.Module, optimizer: Optimizer, schedules: list[LRScheduler]) -> tuple[int, list[Any]]:
         """Load the newest state of this key; how many epochs are done and the rows of their history."""
-        for path in reversed(self._files()):
-            try:
-                with safetensors.safe_open(path, framework="pt") as file:
-                    metadata = json.loads((file.metadata() or {})["state"])
-                tensors = load_file(path)
-            except (safetensors.SafetensorError, OSError, KeyError, ValueError):
-                continue  # not a checkpoint of ours: begin from an older one, or from the start
-            if metadata["key"] != self.key:
-                continue
+        for metadata, tensors in self._newest_first():
             model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model/")})
             state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in metadata["plain"].items()}
             for name, tensor in tensors.items():
@@ -94,6 +102,18 @@ class Checkpoints:
             path.unlink()
         for path in self.directory.glob("checkpoint-of-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def _newest_first(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+        """Metadata and tensors of the readable states of this key."""
+        for path in reversed(self._files()):
+            try:
+                with safetensors.safe_open(path, framework="pt") as file:
+                    metadata = json.loads((file.metadata() or {})["state"])
+                tensors = load_file(path)
+            except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+                continue  # not a checkpoint of ours: begin from an older one, or from the start
+            if metadata["key"] == self.key:
+                yield metadata, tensors
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("checkpoint-*.safetensors"))

@@ -1,12 +1,14 @@
 """BatchNorm statistics measured anew on the repair examples (Li et al. 2017, AdaBN), without a label."""
 
 import copy
+from contextlib import ExitStack
 from time import perf_counter
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pandas as pd
 import torch
 from pydantic import Field
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from suture.tasks import batches
@@ -18,8 +20,9 @@ from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated
 class Recalibrate(Method):
     """Replace running means and variances by those of the repair examples; no parameter changes.
 
-    Layers are measured together in one pass, in the order in which a mean over all batches is a mean over all
-    examples; what a layer sees then is what the layers before it give with batch statistics.
+    Layers are measured together in one pass, and each batch counts by its size, so that a mean is that over all
+    examples; what a layer sees is what the layers before it give with batch statistics. A last batch of one example
+    is left out. A layer that is never called keeps its statistics, and every counter stays as it was.
     """
 
     kind: Literal["recalibrate"] = "recalibrate"
@@ -32,15 +35,26 @@ class Recalibrate(Method):
         if not norms:
             return Treated({}, pd.DataFrame(), Cost(), "the network has no BatchNorm with running statistics")
         begun = perf_counter()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum, norm.training = None, True  # the plain mean over batches
-        with torch.no_grad():
-            for batch in batches(job.examples, case.task, case.device, self.batch_size, f"treating by {job.name}"):
-                if len(batch[1]) > 1:
-                    case.task.outputs(model, batch)
         old = dict(job.model.named_modules())
+        seen, n = dict.fromkeys(norms, 0), len(job.examples)
+
+        def weigh(norm: nn.Module, args: tuple[Any, ...]) -> None:
+            size = args[0].numel() // args[0].shape[1]
+            seen[norm] += size  # type: ignore[index]
+            norm.momentum = size / seen[norm]  # type: ignore[index]  # 1 at first: nothing old is left
+
+        with torch.no_grad(), ExitStack() as stack:
+            for norm in norms:
+                norm.training = True
+                stack.callback(norm.register_forward_pre_hook(weigh).remove)
+            batched = batches(job.examples, case.task, case.device, self.batch_size, f"treating by {job.name}")
+            for start, batch in zip(range(0, n, self.batch_size), batched, strict=True):
+                if n - start > 1:  # one example has no variance
+                    case.task.outputs(model, batch)
         for path, module in model.named_modules():
-            if isinstance(module, _BatchNorm):
-                module.momentum, module.training = old[path].momentum, False
+            if module in norms:
+                before = cast("_BatchNorm", old[path])
+                module.momentum, module.training = before.momentum, False
+                if before.num_batches_tracked is not None:
+                    cast("_BatchNorm", module).num_batches_tracked = before.num_batches_tracked.clone()
         return Treated({job.name: Candidate(model)}, pd.DataFrame(), Cost(seconds=perf_counter() - begun, epochs=1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from suture.case import Case
-from suture.errors import InvalidArgumentError
+from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.splits import Split
 from suture.stats import Flips, flips, upper_bound
 from suture.tasks import batches, evaluate, forward
@@ -64,10 +64,13 @@ class Judge:
         self.right = self._verdicts(old)
 
     def verdicts(self, made: Candidate) -> NDArray[np.bool_]:
-        """(n,) verdicts of a candidate."""
+        """(n,) verdicts of a candidate; all wrong for one whose losses are not finite."""
         model = mixed(self._start, made.model, made.weight)
         if made.margin is None:
-            return self._verdicts(model)
+            try:
+                return self._verdicts(model)
+            except NonFiniteError:
+                return np.zeros_like(self.right)
         if self._sure is None:
             self._sure = self._confidence(self._old)[1]
         right, sure = self._confidence(model)

@@ -104,10 +104,16 @@ def step_flops(case: Case, trained: set[str] | frozenset[str], batch_size: int, 
     return _step(case, trained, batch_size, 0, cached)[0]
 
 
-def estimate(case: Case, trained: set[str] | frozenset[str], steps: float, batch_size: int) -> Estimate:
-    """What some steps will take, from the time and the operations of a few of them."""
+def estimate(
+    case: Case, trained: set[str] | frozenset[str], steps: float, batch_size: int, cached: Cached | None = None
+) -> Estimate:
+    """What some steps will take, from the time and the operations of a few of them.
+
+    Args:
+        cached: see `step_flops`.
+    """
     everything = {name for name, _ in case.model.named_parameters()}
-    flops, seconds = _step(case, trained, batch_size, TIMED)
+    flops, seconds = _step(case, trained, batch_size, TIMED, cached)
     return Estimate(seconds * steps, flops * steps, step_flops(case, everything, batch_size) * steps)
 
 

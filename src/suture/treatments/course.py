@@ -9,7 +9,7 @@ from torch import nn
 from suture.stats import least_for_bound
 from suture.treatments.choice import NONE, Judge, best_of, judge_all, table
 from suture.treatments.cost import Cost
-from suture.treatments.crossfit import cross_fit
+from suture.treatments.crossfit import cross_fit, judged_by_folds
 from suture.treatments.interpolate import mixed
 from suture.treatments.plan import Candidate, Job, Plan, Treated, perform
 
@@ -49,6 +49,9 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
     for cycle in range(2, plan.cycles + 1):
         if course.made is None:
             break
+        if _small(plan, job, always=always):
+            said = "'select' is too small to judge a second cycle, whose network has seen all of 'repair'"
+            return replace(course, account=[*course.account, said])
         flagged = list(flag(course.made.model))
         places = plan.where.places(job.case, flagged)
         if not flagged or not places.parameters:
@@ -92,19 +95,24 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     case, bound = job.case, plan.choose.max_regression
     judge = Judge(case, case.splits["select"], case.model, job.model)
     where, judged = f"the {len(judge.right)} examples of 'select'", None
-    needed = 0 if bound is None or always else least_for_bound(bound) or 0
+    needed, tested = _needed(plan, always=always), Cost()
     if judge.right.sum() < needed:
-        moves, made, right = cross_fit(plan, job)
-        judged = table(moves, made, plan.choose, right)
-        where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
-        if right.sum() < needed:
+        own = judged_by_folds(case)
+        if len(own) < needed or Judge(case, own, case.model).right.sum() < needed:
             why = (
                 f"'select' and 'repair' have too few examples that are right to promise that at most {bound:.0%} "
                 f"of such break ({needed} in one of them would do), so the original was kept"
             )
-            return Course(NONE, None, judged.iloc[:1], pd.DataFrame(), Cost(), why)
+            return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), Cost(), why)
+        moves, made, right, tested = cross_fit(plan, job)
+        judged = table(moves, made, plan.choose, right)
+        where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
     treated = perform(plan, job)
-    judged = judge_all(treated.candidates, plan.choose, judge) if judged is None else judged
+    treated = replace(treated, cost=tested + treated.cost)
+    if judged is None:
+        judged = judge_all(treated.candidates, plan.choose, judge)
+    else:
+        judged = judged[judged["candidate"].isin([NONE, *treated.candidates])].reset_index(drop=True)
     account = list(treated.account)
     if not treated.candidates:
         note = treated.stopped or "no epoch was completed"
@@ -113,6 +121,17 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     kept = _whole(job.model, treated.candidates[name]) if name in treated.candidates else None
     note = _note(plan, treated, judged, name, where)
     return Course(name if kept else NONE, kept, judged, treated.history, treated.cost, note, account)
+
+
+def _needed(plan: Plan, *, always: bool) -> int:
+    """How many right examples the bound that was promised takes."""
+    bound = plan.choose.max_regression
+    return 0 if bound is None or always else least_for_bound(bound) or 0
+
+
+def _small(plan: Plan, job: Job, *, always: bool) -> bool:
+    """Whether `select` cannot keep the promise, so that candidates are judged by cross-fitting."""
+    return bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < _needed(plan, always=always))
 
 
 def _whole(old: nn.Module, made: Candidate) -> Candidate:
@@ -129,7 +148,10 @@ def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: 
         row = rows[name]
         bound = f", at most {row['bound']:.1%} of what was right (bound {promised:.1%})" if promised is not None else ""
         return f"{name} fixed {row['fixed']} and broke {row['broken']} of {where}{bound} and was kept{end}"
-    best = max((row for row in rows.values() if row["candidate"] != NONE), key=lambda row: row["score"])
+    others = [row for row in rows.values() if row["candidate"] != NONE]
+    if not others:
+        return f"no candidate of every training could be judged on {where}, so the original was kept{end}"
+    best = max(others, key=lambda row: row["score"])
     moved = f"{best['candidate']} fixed {best['fixed']} and broke {best['broken']} of {where}"
     if not best["allowed"]:
         moved += f", which may be {best['bound']:.1%} of what was right where {promised:.1%} is allowed"

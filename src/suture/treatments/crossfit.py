@@ -13,41 +13,54 @@ from suture.case import Case
 from suture.splits import Split, Splits, stratified
 from suture.stats import Flips, flips
 from suture.treatments.choice import Judge
+from suture.treatments.cost import Cost
 from suture.treatments.plan import Candidate, Job, Plan, perform
 
 FOLDS = 2
 
 
-def cross_fit(plan: Plan, job: Job) -> tuple[dict[str, Flips], dict[str, Candidate], NDArray[np.bool_]]:
-    """Carry out a plan on parts of `repair` and judge it on the rest and on `select`, fold by fold.
+def cross_fit(plan: Plan, job: Job) -> tuple[dict[str, Flips], dict[str, Candidate], NDArray[np.bool_], Cost]:
+    """Carry out a plan on parts of `repair` and judge it on the rest, fold by fold.
 
     Args:
-        job: with the plan's own places and guards; its checkpoints are not used.
+        job: with the plan's own places and guards.
 
     Returns:
-        Candidate → flips over all examples judged, candidate → one network of that name, and the verdicts of the old
-        network on the same examples.
+        Candidate → flips over all examples judged, candidate → one network of that name, the verdicts of the old
+        network on the same examples, and the cost.
     """
     before, after, made = list[NDArray[np.bool_]](), list[dict[str, NDArray[np.bool_]]](), dict[str, Candidate]()
-    for case in _folds(job.case):
+    cost = Cost()
+    for number, case in enumerate(_folds(job.case), start=1):
         judge = Judge(case, case.splits["select"], case.model, job.model)
-        treated = perform(plan, replace(job, case=case, checkpoints=None))
+        below = job.checkpoints.below(f"fold {number}") if job.checkpoints else None
+        treated = perform(plan, replace(job, case=case, checkpoints=below))
         made |= treated.candidates
+        cost += treated.cost
         before.append(judge.right)
         after.append({name: judge.verdicts(each) for name, each in treated.candidates.items()})
     common = [name for name in made if all(name in part for part in after)]
     right = np.concatenate(before)
     moves = {name: flips(right, np.concatenate([part[name] for part in after])) for name in common}
-    return moves, {name: made[name] for name in common}, right
+    return moves, {name: made[name] for name in common}, right, cost
+
+
+def judged_by_folds(case: Case) -> Split:
+    """The examples that cross-fitting judges on: `repair` without the further ones, which nothing is chosen on."""
+    return case.splits["repair"].without_extra()
 
 
 def _folds(case: Case) -> list[Case]:
-    """The case with parts of `repair` in place of `select`; together they are all of `repair`."""
+    """The case with parts of `repair` in place of `select`; together they are all that may be judged on."""
     repair: Split = case.splits["repair"]
-    parts = stratified(repair.hashes, repair.strata, [1 / FOLDS] * FOLDS, case.seed)
+    own = judged_by_folds(case)
+    parts = stratified(own.hashes, own.strata, [1 / FOLDS] * FOLDS, case.seed)
+    places = {index: position for position, index in enumerate(repair.indices)}
     cases = []
-    for part in parts:
-        rest = sorted(set(range(len(repair))) - set(part))
+    for positions in parts:
+        part = [places[own.indices[i]] for i in positions]
+        contents = {repair.hashes[i] for i in part}
+        rest = [i for i, content in enumerate(repair.hashes) if content not in contents]
         if part and rest:
             fold = copy.copy(case)
             fold.splits = Splits(case.splits | {"repair": repair.only(rest), "select": repair.only(part)})

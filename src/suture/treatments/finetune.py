@@ -4,15 +4,17 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Subset
 
 from suture.case import Case
-from suture.tasks import Batch, Examples, Task
+from suture.tasks import Batch, Examples, Task, evaluate
 from suture.training import Recipe, Stop, TrainingRun, train
 from suture.training.loop import Penalty
 from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, step_flops
@@ -22,6 +24,8 @@ from suture.treatments.prefix import Prefix, Tell, find_prefix
 # The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
 STANDARD = Recipe(epochs=8, batch_size=64, lr=0.003, lr_min=3e-5, momentum=0.9, weight_decay=0.0)
 DIVERGED = 2.0  # times the mean loss of the first epoch, or one nat if that is more
+AT_ONCE = 10.0  # the same in the first epoch, times the loss before it
+LOOKED_AT = 256  # repair examples whose loss is measured before a training
 
 
 @METHODS.register("finetune")
@@ -59,29 +63,46 @@ class FineTune(Method):
         return n if self.seen is None else min(n, math.ceil(self.seen / self.recipe.epochs))
 
 
-def fit_places(job: Job, how: FineTune, model: nn.Module) -> tuple[TrainingRun, Cost]:
-    """Train the job's places of a copy in place."""
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """What is trained in place of the job's own parameters: such as adapters beside them.
+
+    Attributes:
+        parameters: names of what is trained.
+        mode: puts the modules in train or eval mode.
+        known: the network whose parameters go by the job's names, as guards ask for them.
+    """
+
+    parameters: frozenset[str]
+    mode: Callable[[nn.Module], None]
+    known: nn.Module
+
+
+def fit_places(job: Job, how: FineTune, model: nn.Module, stand: Stand | None = None) -> tuple[TrainingRun, Cost]:
+    """Train the job's places of a copy in place, or what stands there for them."""
     case, places, recipe = job.case, job.places, how.recipe
-    freeze_all_but(model, places.parameters)
+    trained = places.parameters if stand is None else stand.parameters
+    freeze_all_but(model, trained)
     if how.channels_last:
         model.to(memory_format=torch.channels_last)
     examples = job.examples
     for guard in job.guards:
         examples = guard.examples(job, examples)
-    mode = training_mode(places.parameters if how.batchnorm == "train" else frozenset())
+    mode = stand.mode if stand else training_mode(trained if how.batchnorm == "train" else frozenset())
     augment = job.augment or recipe.augment
     optimizer, schedules = recipe.build(p for p in model.parameters() if p.requires_grad)
-    prefix = _prefix(job, how, model, examples, mode) if augment.nothing else None
+    prefix = _prefix(job, how, trained, model, examples, mode) if augment.nothing else None
     with only_entries(model, optimizer, places.masks), _cached(prefix, model) as tell:
         size = min(recipe.batch_size, len(examples))
-        flops = step_flops(case, places.parameters, size)
-        looked_up = flops - step_flops(case, places.parameters, size, (model, tell)) if prefix is not None else 0
+        flops = step_flops(case, trained, size, (model, None) if stand else None)
+        looked_up = flops - step_flops(case, trained, size, (model, tell)) if prefix is not None else 0
         run = train(
-            model, examples, precise(case.task, how.precision), optimizer, schedules,
+            model, examples, precise(case.task, how.precision, case.device.type), optimizer, schedules,
             epochs=recipe.epochs, batch_size=recipe.batch_size, seed=job.seed, device=case.device, mode=mode,
             augment=augment, image=case.image, clip=recipe.clip, checkpoints=job.checkpoints,
             until=math.ceil(job.share * recipe.epochs), per_epoch=how.per_epoch(len(examples)), on_batch=tell,
-            penalty=penalty_of(job), after_epoch=watch_of(job), description=f"treating by {job.name}",
+            penalty=penalty_of(job, stand.known if stand else None), after_epoch=watch_of(job),
+            description=f"treating by {job.name}",
         )  # fmt: skip
     model.to(memory_format=torch.contiguous_format)
     seen = len(run.history) * how.per_epoch(len(examples))
@@ -90,13 +111,18 @@ def fit_places(job: Job, how: FineTune, model: nn.Module) -> tuple[TrainingRun, 
 
 
 def _prefix(
-    job: Job, how: FineTune, model: nn.Module, examples: Examples, mode: Callable[[nn.Module], None]
+    job: Job,
+    how: FineTune,
+    trained: frozenset[str],
+    model: nn.Module,
+    examples: Examples,
+    mode: Callable[[nn.Module], None],
 ) -> Prefix | None:
     """What need not run again, or None; not worth it for a single epoch."""
     if not how.cache or how.recipe.epochs < 2 or how.precision != "float32":
         return None
     found = find_prefix(
-        model, set(job.places.parameters), examples, job.case.task, device=job.case.device,
+        model, set(trained), examples, job.case.task, device=job.case.device,
         batch_size=job.case.batch_size, mode=mode, max_bytes=how.cache,
     )  # fmt: skip
     return found if found.usable else None
@@ -111,14 +137,19 @@ def _cached(prefix: Prefix | None, model: nn.Module) -> Iterator[Tell | None]:
         yield tell
 
 
-def penalty_of(job: Job) -> Penalty | None:
-    """The sum of the guards' penalties."""
+def penalty_of(job: Job, known: nn.Module | None = None) -> Penalty | None:
+    """The sum of the guards' penalties.
+
+    Args:
+        known: what guards are shown in place of the network that is trained.
+    """
     parts = [penalty for guard in job.guards if (penalty := guard.penalty(job)) is not None]
     if not parts:
         return None
 
     def total(model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
-        return torch.stack([part(model, batch, outputs) for part in parts]).sum()
+        shown = model if known is None else known
+        return torch.stack([part(shown, batch, outputs) for part in parts]).sum()
 
     return total
 
@@ -126,17 +157,33 @@ def penalty_of(job: Job) -> Penalty | None:
 def watch_of(job: Job) -> Callable[[int, nn.Module, Mapping[str, float]], dict[str, float]]:
     """What is looked at after each epoch: whether the loss runs away, and what the guards watch."""
     watches = [watch for guard in job.guards if (watch := guard.watch(job)) is not None]
-    first: list[float] = []
+    # Of the first epoch, also where a training goes on from a later one: it has to stop where it would have stopped.
+    first = [float(row["loss"]) for row in job.checkpoints.rows()[:1]] if job.checkpoints else []
+    before = _loss_before(job)
 
     def look(epoch: int, model: nn.Module, row: Mapping[str, float]) -> dict[str, float]:
+        if not first and row["loss"] > AT_ONCE * max(before, 1.0):
+            raise Stop(f"the loss rose from {before:.2f} to {row['loss']:.2f} in epoch {epoch}")
         first.append(row["loss"])
         if row["loss"] > DIVERGED * max(first[0], 1.0):
             raise Stop(f"the loss rose from {first[0]:.2f} to {row['loss']:.2f} by epoch {epoch}")
+        if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+            raise Stop(f"weights were not finite after epoch {epoch}")
         for watch in watches:
             watch(epoch, model)
         return {}
 
     return look
+
+
+def _loss_before(job: Job) -> float:
+    """Mean loss of the job's model on some of the repair examples."""
+    case, n = job.case, len(job.examples)
+    some: Subset[Any] = Subset(job.examples, range(0, n, -(-n // LOOKED_AT)))  # type: ignore[arg-type]
+    found = evaluate(
+        job.model, some, case.task, device=case.device, batch_size=case.batch_size, name="the examples of 'repair'"
+    )
+    return float(found.losses.mean())
 
 
 def training_mode(trained: frozenset[str]) -> Callable[[nn.Module], None]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.errors import InvalidArgumentError
+from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.localizers import gather
 from suture.splits import Split
 from suture.stats import flips
@@ -20,7 +20,7 @@ from suture.training.loop import Penalty
 from suture.treatments.entries import mean_square
 from suture.treatments.plan import GUARDS, Guard, Job, Watch
 
-SMALL = 1e-12  # below it a probability is no more than rounding
+SMALL = 1e-30  # below it a probability has no logarithm in float32
 
 
 @GUARDS.register("l2sp")
@@ -109,7 +109,8 @@ class Distill(Guard):
 
     def _softened(self, probabilities: Tensor) -> Tensor:
         """Logarithms of the probabilities at the temperature."""
-        return (probabilities.clamp_min(SMALL).log() / self.temperature).log_softmax(-1)
+        whole = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+        return (whole.clamp_min(SMALL).log() / self.temperature).log_softmax(-1)
 
 
 @GUARDS.register("replay")
@@ -144,7 +145,10 @@ class EarlyStop(Guard):
         before = _verdicts(job, job.model)
 
         def look(epoch: int, model: nn.Module) -> None:
-            moves = flips(before, _verdicts(job, model))
+            try:
+                moves = flips(before, _verdicts(job, model))
+            except NonFiniteError as error:
+                raise Stop(f"epoch {epoch} left a network without finite losses") from error
             if moves.regression_rate > self.max_regression:
                 raise Stop(
                     f"epoch {epoch} broke {moves.broken} of {moves.right_before} in 'select', more than "

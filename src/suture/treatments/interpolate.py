@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import pandas as pd
@@ -17,13 +18,11 @@ def mixed(old: nn.Module, new: nn.Module, weight: float) -> nn.Module:
     """Part of the way from old weights and statistics to new ones (WiSE-FT; Wortsman et al. 2022); 1 is `new`."""
     if weight == 1:
         return new
-    there, result = new.state_dict(), copy.deepcopy(old)
+    here, there, result = old.state_dict(), new.state_dict(), copy.deepcopy(old)
     with torch.no_grad():
-        for name, tensor in result.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(there[name].to(tensor), weight)
-            else:
-                tensor.copy_(there[name])
+        for name, tensor in result.state_dict().items():  # tied tensors come up twice, so nothing moves in place
+            end = there[name].to(tensor)
+            tensor.copy_(here[name].lerp(end, weight) if tensor.is_floating_point() else end)
     return result
 
 
@@ -39,20 +38,27 @@ def mean(models: Sequence[nn.Module]) -> nn.Module:
 
 @METHODS.register("average")
 class Average(Method):
-    """The mean of the weights that several plans lead to, each of them at its full weight."""
+    """The mean of the weights that several plans lead to, each at its full weight and with an order of its own."""
 
     kind: Literal["average"] = "average"
     reads_places: ClassVar[bool] = False
-    plans: tuple[Plan, ...] = Field(min_length=2, description="plans, or one plan under several seeds")
+    plans: tuple[Plan, ...] = Field(min_length=2, description="plans, or one plan several times")
 
     def treat(self, job: Job) -> Treated:
-        done = [carry_out(plan, job) for plan in self.plans]
+        done = [carry_out(plan, self._turn(job, i)) for i, plan in enumerate(self.plans)]
         models = [made.model for each in done for made in each.candidates.values() if made.weight == 1]
         stopped = next((each.stopped for each in done if each.stopped), None)
         cost = sum((each.cost for each in done), Cost())
-        history = histories({plan.name: each for plan, each in zip(self.plans, done, strict=True)})
+        names = [plan.name for plan in self.plans]
+        distinct = [n if names.count(n) == 1 else f"{n}, turn {i + 1}" for i, n in enumerate(names)]
+        history = histories(dict(zip(distinct, done, strict=True)))
         candidates = {job.name: Candidate(mean(models))} if models else {}
         return Treated(candidates, history, cost, stopped)
+
+    @staticmethod
+    def _turn(job: Job, i: int) -> Job:
+        below = job.checkpoints.below(f"turn {i + 1}") if job.checkpoints else None
+        return replace(job, seed=job.seed + i, checkpoints=below)
 
     def estimate(self, job: Job) -> Estimate:
         return sum((plan.how.estimate(job.of(plan)) for plan in self.plans), Estimate())

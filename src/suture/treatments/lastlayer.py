@@ -18,11 +18,12 @@ from suture.treatments.where import last_linear
 
 @METHODS.register("last_layer")
 class LastLayer(Method):
-    """Steps W ← W + 2 (P'ᵀX) (XᵀX + ridge·n·I)⁻¹ that never raise the mean cross-entropy (Böhning 1992).
+    """Steps W ← W − G (XᵀX / 2n + ridge·I)⁻¹ that never raise the loss (Böhning 1992).
 
-    The Hessian of multinomial logistic regression is bounded by ½ XᵀX for every class, whatever the weights, so that
-    one inverse serves all steps. The ridge holds the layer near its old weights. Only for a network whose output is
-    that of its last linear layer, and integer labels.
+    The loss is the mean cross-entropy plus ridge / 2 ‖W − W_old‖², and G its gradient. The Hessian of multinomial
+    logistic regression is bounded by XᵀX / 2n for every class, whatever the weights, so that one inverse serves all
+    steps. Only for a network whose output is that of its last linear layer, which shares no weights, and integer
+    labels.
     """
 
     kind: Literal["last_layer"] = "last_layer"
@@ -33,9 +34,11 @@ class LastLayer(Method):
         refuse_partial(job, "the last layer in closed form")
         begun, model = perf_counter(), copy.deepcopy(job.model).eval()
         path = last_linear(model)
-        features = None if path is None else _features(job, model, path)
+        features = None if path is None or shared(model, path) else features_of(job, model, path)
         if path is None or features is None:
-            return Treated({}, pd.DataFrame(), Cost(), "the network does not end in a linear layer with labels")
+            return Treated(
+                {}, pd.DataFrame(), Cost(), "the network does not end in a linear layer of its own with labels"
+            )
         inputs, targets = features
         layer = model.get_submodule(path)
         losses = fit(layer, inputs, targets, self.ridge, self.steps)  # type: ignore[arg-type]
@@ -77,7 +80,13 @@ def fit(layer: nn.Linear, inputs: Tensor, targets: Tensor, ridge: float, steps: 
     return losses
 
 
-def _features(job: Job, model: nn.Module, path: str) -> tuple[Tensor, Tensor] | None:
+def shared(model: nn.Module, path: str) -> bool:
+    """Whether the layer's weights serve elsewhere too, so that its inputs change with them."""
+    own = {id(p) for p in model.get_submodule(path).parameters()}
+    return sum(id(p) in own for _, p in model.named_parameters(remove_duplicate=False)) > len(own)
+
+
+def features_of(job: Job, model: nn.Module, path: str) -> tuple[Tensor, Tensor] | None:
     """(n, d) inputs of the layer and (n,) labels of the repair examples; None where they are something else."""
     case, calls = job.case, list[tuple[Tensor, Any]]()
     found, labels = list[Tensor](), list[Tensor]()

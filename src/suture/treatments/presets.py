@@ -6,11 +6,13 @@ from suture.errors import InvalidArgumentError, UnknownNameError
 from suture.registry import suggest
 from suture.rundir import read_toml
 from suture.training import Augment, Recipe
+from suture.treatments.arachne import Arachne
 from suture.treatments.batchnorm import Recalibrate
 from suture.treatments.each import EachBlock
 from suture.treatments.finetune import STANDARD, FineTune
 from suture.treatments.guards import EWC, L2SP, Distill
 from suture.treatments.lastlayer import LastLayer
+from suture.treatments.lora import LoRA
 from suture.treatments.plan import Choice, Nothing, Plan
 from suture.treatments.route import Route
 from suture.treatments.search import Search
@@ -54,11 +56,13 @@ PRESETS: dict[str, Plan] = {
         Plan(
             name="route", how=Route(plan=_FULL), choose=BOUNDED,
         ),
+        Plan(name="lora", how=LoRA()),
         # Baselines.
         Plan(name="none", how=Nothing()),
         Plan(name="bn_recalibrate", how=Recalibrate()),
         Plan(name="bn_affine", where=Norms(), how=FASTER),
         Plan(name="last_layer", where=Last(), how=LastLayer()),
+        Plan(name="arachne", where=Last(), how=Arachne()),
         _FULL,
         Plan(name="full_l2sp", where=Everything(), guards=(L2SP(),)),
         Plan(name="random_groups", where=Random()),

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from suture.errors import InvalidArgumentError
 from suture.treatments.cost import Estimate
 from suture.treatments.plan import METHODS, Job, Method, Plan, Treated, carry_out
 
@@ -14,7 +15,7 @@ class Route(Method):
     """Answer with the treated network only where it is surer than the old one by a margin; two forward passes.
 
     Sure is the largest probability. The margin is chosen on `select`, as weights are. What is kept is a patch with a
-    margin, which `suture.patched` turns into a `suture.routing.Routed`.
+    margin, which `suture.patched` turns into a `suture.patch.routed.Routed`.
     """
 
     kind: Literal["route"] = "route"
@@ -23,6 +24,10 @@ class Route(Method):
     margins: tuple[float, ...] = Field((-0.2, -0.1, 0.0, 0.1), min_length=1, description="in units of probability")
 
     def treat(self, job: Job) -> Treated:
+        if not hasattr(job.case.task, "probabilities"):
+            raise InvalidArgumentError(
+                f"route needs probabilities, which {type(job.case.task).__name__} does not offer; choose another plan"
+            )
         treated = carry_out(self.plan, job)
         candidates = {
             f"{name} by {margin:+g}": replace(made, margin=margin)

@@ -2,21 +2,23 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from suture.rundir import fingerprint
+from suture.rundir import fingerprint, read_json, write_json
 from suture.training import Checkpoints
 from suture.treatments.choice import Judge, best_of, judge_all
-from suture.treatments.cost import Cost, Estimate, step_flops
-from suture.treatments.finetune import STANDARD, FineTune
-from suture.treatments.interpolate import histories, mean
+from suture.treatments.cost import Cost, Estimate
+from suture.treatments.finetune import FineTune
+from suture.treatments.interpolate import histories, mean, mixed
 from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, carry_out
+from suture.treatments.where import Everything
 
 FIRST = 0.25  # of its epochs, which every plan gets
 KEPT = 0.5  # of the plans go on
@@ -26,9 +28,10 @@ KEPT = 0.5  # of the plans go on
 class Search(Method):
     """Try some plans, go on with those that do best on `select`, and offer what they end with, and its mean.
 
-    Every plan is trained for a quarter of its epochs. When all of them to the end would cost more than the budget,
-    the better half goes on, as far as the budget reaches; what is given up stays what it was. The budget is in
-    multiples of one full fine-tuning by the standard recipe (8 epochs), in measured floating-point operations.
+    Every plan is trained for a quarter of its epochs, in order of preference and as far as one of them, whichever it
+    is, can still be trained to the end. When all of them to the end would cost more than the budget, the better half
+    goes on, as far as the budget reaches; what is given up stays what it was. The budget is in multiples of one full
+    fine-tuning by the standard recipe (8 epochs), in floating-point operations as they are counted beforehand.
     """
 
     kind: Literal["search"] = "search"
@@ -41,6 +44,13 @@ class Search(Method):
     budget: float = Field(3.0, gt=0, description="in multiples of one full fine-tuning")
     mean: bool = Field(True, description="whether the mean of those that were trained to the end is offered too")
 
+    @field_validator("plans")
+    @classmethod
+    def _distinct(cls, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+        if len({plan.name for plan in plans}) < len(plans):
+            raise ValueError("plans need different names")
+        return plans
+
     def treat(self, job: Job) -> Treated:
         with ExitStack() as stack:
             if job.checkpoints is None:
@@ -49,69 +59,77 @@ class Search(Method):
             return self._search(job)
 
     def estimate(self, job: Job) -> Estimate:
-        whole = sum((plan.how.estimate(job.of(plan)) for plan in self.plans), Estimate())
-        prices = sum(self._price(plan, job) for plan in self.plans)
-        share = min(self.budget / prices, 1.0) if prices else 1.0
+        whole, full = sum((_estimate(plan, job) for plan in self.plans), Estimate()), _full(job).flops
+        share = min(self.budget * full / whole.flops, 1.0) if whole.flops else 1.0
         return Estimate(whole.seconds * share, whole.flops * share, whole.full_flops * share)
 
     def _search(self, job: Job) -> Treated:
-        prices = {plan.name: self._price(plan, job) for plan in self.plans}
-        affordable, account = self._affordable(prices)
+        full = _full(job).flops
+        prices = {plan.name: _estimate(plan, job).flops / full if full else 0.0 for plan in self.plans}
+        begun = {plan.name: prices[plan.name] * _first(plan) for plan in self.plans}
+        affordable, account = self._affordable(prices, begun)
+        if not affordable:
+            cheapest = min(prices, key=lambda name: prices[name])
+            why = (
+                f"no plan can be carried out within {self.budget:g} full fine-tunings; the cheapest, {cheapest}, takes "
+                f"{prices[cheapest]:.2f}"
+            )
+            return Treated({}, histories({}), Cost(), why)
         done = {plan.name: carry_out(plan, replace(job, share=FIRST)) for plan in self.plans if plan.name in affordable}
-        spent = sum(prices[name] * FIRST for name in done)
         usable = {name: each for name, each in done.items() if each.candidates}
         account += [f"{name}: {each.stopped}" for name, each in done.items() if not each.candidates and each.stopped]
-        going_on, said = self._halved(job, usable, prices, spent)
+        spent = sum(begun[name] for name in done)
+        left = {name: prices[name] - begun[name] for name in usable}
+        going_on, said = self._decided(job, partial(self._halved, job, usable, left, spent))
         account += said
         finished = {plan.name: carry_out(plan, job) for plan in self.plans if plan.name in going_on}
         whole = {name: each for name, each in finished.items() if each.candidates}
-        candidates = self._weighted({name: next(iter(each.candidates.values())) for name, each in whole.items()})
-        if self.mean and len(whole) > 1:
-            models = [next(iter(each.candidates.values())).model for each in whole.values()]
+        candidates = self._weighted({n: made for each in whole.values() for n, made in each.candidates.items()})
+        firsts = [next(iter(each.candidates.values())) for each in whole.values()]
+        if self.mean and len(firsts) > 1 and all(made.margin is None for made in firsts):
+            models = [mixed(job.model, made.model, made.weight) for made in firsts]
             candidates |= self._weighted({f"mean of {' and '.join(whole)}": Candidate(mean(models))})
         cost = sum((each.cost for each in {**done, **finished}.values()), Cost())
         stopped = next((each.stopped for each in whole.values() if each.stopped), None)
         return Treated(candidates, histories({**done, **finished}), cost, stopped, account)
 
-    def _price(self, plan: Plan, job: Job) -> float:
-        """Operations of a plan, in full fine-tunings by the standard recipe."""
-        if not isinstance(plan.how, FineTune):
-            return 0.0
-        own, recipe, case = job.of(plan), plan.how.recipe, job.case
-        everything = {name for name, _ in case.model.named_parameters()}
-        n, usual = len(job.examples), FineTune()
-        each = step_flops(case, own.places.parameters, recipe.batch_size) / recipe.batch_size
-        full = step_flops(case, everything, STANDARD.batch_size) / STANDARD.batch_size
-        seen = [how.recipe.epochs * how.per_epoch(n) for how in (plan.how, usual)]
-        return each * seen[0] / (full * seen[1]) if full else 0.0
-
-    def _affordable(self, prices: Mapping[str, float]) -> tuple[list[str], list[str]]:
-        """The plans that a quarter of the epochs can be paid for, with half of the budget."""
-        chosen, spent = list[str](), 0.0
+    def _affordable(self, prices: Mapping[str, float], begun: Mapping[str, float]) -> tuple[list[str], list[str]]:
+        """The plans that get a quarter of their epochs, such that any one of them can be trained to the end."""
+        chosen, spent, rest = list[str](), 0.0, 0.0  # rest: what the dearest of them still takes
         for name, price in prices.items():
-            if chosen and spent + FIRST * price > self.budget / 2:
-                continue
-            chosen.append(name)
-            spent += FIRST * price
+            then = max(rest, price - begun[name])
+            if spent + begun[name] + then <= self.budget:
+                chosen.append(name)
+                spent, rest = spent + begun[name], then
         left_out = [name for name in prices if name not in chosen]
         return chosen, [f"{', '.join(left_out)} did not fit into the budget of {self.budget:g}"] if left_out else []
 
+    def _decided(self, job: Job, decide: Callable[[], tuple[list[str], list[str]]]) -> tuple[list[str], list[str]]:
+        """What was decided, once: a search that goes on after an interruption finds plans trained further."""
+        memory = job.checkpoints.below("halving") if job.checkpoints else None
+        if memory is None:
+            return decide()
+        path = memory.directory / "decision.json"
+        if path.exists() and (written := read_json(path))["key"] == memory.key:
+            return written["kept"], written["said"]
+        kept, said = decide()
+        write_json(path, {"key": memory.key, "kept": kept, "said": said})
+        return kept, said
+
     def _halved(
-        self, job: Job, done: Mapping[str, Treated], prices: Mapping[str, float], spent: float
+        self, job: Job, done: Mapping[str, Treated], left: Mapping[str, float], spent: float
     ) -> tuple[list[str], list[str]]:
         """The plans that go on to their end, best first, and what was decided, in words."""
-        left = {name: prices[name] * (1 - FIRST) for name in done}
         if spent + sum(left.values()) <= self.budget:
             return list(done), [f"all of {', '.join(done)} were trained to the end"] if done else []
         scores, judge = {}, Judge(job.case, job.case.splits["select"], job.case.model, job.model)
         for name, each in done.items():
-            made = next(iter(each.candidates.values()))
-            judged = judge_all(self._weighted({name: made}), self.choose, judge)
+            judged = judge_all(self._weighted(each.candidates), self.choose, judge)
             scores[name] = float(judged.loc[judged["candidate"] == best_of(judged), "score"].iloc[0])
         order = sorted(scores, key=lambda name: -scores[name])
         kept = list[str]()
         for name in order[: max(math.ceil(KEPT * len(order)), 1)]:
-            if not kept or spent + left[name] <= self.budget:
+            if spent + left[name] <= self.budget:
                 kept.append(name)
                 spent += left[name]
         told = ", ".join(f"{name} {scores[name]:+g}" for name in order)
@@ -119,7 +137,24 @@ class Search(Method):
 
     def _weighted(self, made: Mapping[str, Candidate]) -> dict[str, Candidate]:
         return {
-            name if weight == 1 else f"{name} x {weight:g}": replace(each, weight=weight)
+            name if weight == 1 else f"{name} x {weight:g}": replace(each, weight=each.weight * weight)
             for name, each in made.items()
             for weight in sorted(self.weights, reverse=True)
         }
+
+
+def _first(plan: Plan) -> float:
+    """The share of a plan's epochs that every plan gets: whole ones."""
+    epochs = plan.how.recipe.epochs if isinstance(plan.how, FineTune) else None
+    return FIRST if epochs is None else math.ceil(FIRST * epochs) / epochs
+
+
+def _estimate(plan: Plan, job: Job) -> Estimate:
+    """What a plan would take; nothing where it has nothing to treat."""
+    own = job.of(plan)
+    return Estimate() if plan.how.reads_places and not own.places.parameters else plan.how.estimate(own)
+
+
+def _full(job: Job) -> Estimate:
+    """What one full fine-tuning by the standard recipe would take."""
+    return FineTune().estimate(replace(job, places=Everything().places(job.case, ())))

@@ -207,8 +207,8 @@ class Entries(Where):
         scores = SCORES[self.score](evidence_of(case))
         if not scores:
             return Places([], frozenset())
-        flat = torch.cat([values.flatten() for values in scores.values()])
-        kept = max(math.ceil(self.share * flat.numel()), 1)
+        flat = torch.cat([values.flatten() for values in scores.values()]).nan_to_num(nan=0.0)
+        kept = max(math.ceil(round(self.share * flat.numel(), 6)), 1)  # 7 % of 100 are 7.000000000000001
         # As many as asked for, also where scores are equal: the first of equals in model order.
         highest = torch.zeros(flat.numel(), dtype=torch.bool)
         highest[flat.argsort(descending=True, stable=True)[:kept]] = True

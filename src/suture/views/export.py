@@ -6,7 +6,7 @@ from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
-from suture.views import diagnose, localize, localize_tables, scan, treat, verify, verify_tables
+from suture.views import diagnose, localize, localize_tables, scan, treat_tables, verify, verify_tables
 from suture.views.grid import Grid, escaped
 from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
@@ -85,7 +85,10 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
     if done.diagnose:
         yield "Diagnose", [], [diagnose.grid(done.diagnose)]
     if done.treat:
-        yield "Treat", [f"{done.treat.note}."], [treat.tried(done.treat), treat.cost(done.treat)]
+        t = done.treat
+        said = [*(f"Warning: {text}" for text in treat_tables.warnings(t)), *treat_tables.findings(t)]
+        tables = [treat_tables.tried(t, treat_tables.SHOWN), treat_tables.cost(t)]
+        yield "Treat", [*said, *treat_tables.answering(t)], tables
     if done.verify:
         v = done.verify
         tables = [

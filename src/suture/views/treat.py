@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from suture.stages.treat import PATCH, UNDO
-from suture.views.grid import Column, Grid, column, stacked
+from suture.views import treat_tables
+from suture.views.grid import lines, stacked
 from suture.views.render import image, render, standalone
-from suture.views.style import BLUE, GREEN, VERMILLION, axes, dress, epochs, floats, sentence
-from suture.views.text import NOTHING, count, flops, listed, number, percent, seconds, several, signed
+from suture.views.text import listed, several
+from suture.views.treat_figures import comparable, curves, measured, tradeoff, trainings_of
+from suture.views.treat_tables import ON_PAGE, SHOWN, answering, cost, findings, plan, tried, warnings, who_answers
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -19,101 +19,48 @@ if TYPE_CHECKING:
 
     from suture.stages.treat import Treatment
 
-CURVES = (
-    ("loss", "training loss", VERMILLION), ("lr", "learning rate", BLUE), ("momentum", "momentum", GREEN),
-)  # fmt: skip
-
 
 def figure(result: Treatment, ax: Axes | None = None) -> Axes:
-    """Training loss over epochs, learning rate and momentum below it on the same epochs.
-
-    Worry when the loss still falls steeply at the end (more epochs would do more) or rises.
-    """
-    curves = _curves(result)
-    if not curves:
-        return sentence(ax or axes(), "Nothing was trained.")
-    from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    ax = ax or axes(height=1.4 + 0.9 * len(curves))
-    divider = make_axes_locatable(ax)
-    panels = [ax, *(divider.append_axes("bottom", size="55%", pad=0.42, sharex=ax) for _ in curves[1:])]
-    x = epochs(result.history)
-    style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) <= 40 else {}
-    for panel, (key, name, colour) in zip(panels, curves, strict=True):
-        panel.plot(x, floats(result.history, key), color=colour, linewidth=1.8, **style)
-        dress(panel, title=f"{name.capitalize()} per epoch", x="epoch" if panel is panels[-1] else "")
-        panel.margins(y=0.18)
-        panel.locator_params(axis="y", nbins=4)
-        if panel is not panels[-1]:
-            panel.tick_params(labelbottom=False)
-    ax.locator_params(axis="x", integer=True)
-    return ax
-
-
-def _curves(result: Treatment) -> list[tuple[str, str, str]]:
-    """Columns of the history that hold numbers."""
-    return [c for c in CURVES if np.isfinite(floats(result.history, c[0])).any()]
-
-
-def cost(result: Treatment) -> Grid:
-    """Measured cost against full fine-tuning for as many epochs."""
-    c = result.cost
-    if not c.epochs:
-        return Grid("Cost", [], [])
-    rows = [
-        ["parameters trained", count(c.parameters), count(c.all_parameters), _share(c.parameters, c.all_parameters)],
-        ["compute, measured", flops(c.flops), flops(c.full_flops), percent(c.share) if c.full_flops else NOTHING],
-        ["the paper's formula", several(c.groups, "group"), several(c.all_groups, "group"), percent(c.paper_share)],
-    ]
-    note = (
-        f"{several(c.epochs, 'epoch')} in {seconds(c.seconds)}. Full fine-tuning: the same steps with every parameter "
-        "trained. The paper's formula counts epochs × groups, as if groups were equally large and forward passes free."
-    )
-    columns = [Column("Cost"), *column("this repair", "full fine-tuning", "share")]
-    return Grid("What it cost", columns, rows, note=note)
-
-
-def _share(part: int, whole: int) -> str:
-    return percent(part / whole) if whole else NOTHING
-
-
-def tried(result: Treatment) -> Grid:
-    """Candidates and what each did on the select split."""
-    rows = [
-        [str(row["candidate"]), count(row["fixed"]), count(row["broken"]), signed(row["net"]),
-         "kept" if row["candidate"] == result.kept else ""]
-        for row in result.tried.to_dict("records")
-    ]  # fmt: skip
-    marked = frozenset(i for i, row in enumerate(rows) if row[-1])
-    columns = [Column("Candidate"), *column("Fixed", "Broken", "Net"), Column("")]
-    return Grid("What was tried, on the select split", columns, rows, marked, note=f"{result.note}.")
+    """Training curves; see `suture.views.treat_figures.curves`."""
+    return curves(result, ax)
 
 
 def table(result: Treatment) -> Table:
-    """What was tried and what it cost, for a terminal."""
-    return stacked(*(grid.rich() for grid in (tried(result), cost(result)) if grid))
+    """What was tried, what it cost, and what was kept and why, for a terminal."""
+    spent = cost(result)
+    grids = [grid.rich() for grid in (tried(result, SHOWN, narrow=True), spent) if grid]
+    kept, *way = findings(result)
+    took = [] if spent or not result.cost.epochs else [treat_tables.took(result)]
+    said = [*(f"Warning: {text}" for text in warnings(result)), *took, *way, kept, *answering(result)]
+    return stacked(*grids, lines(said))
 
 
 def html(result: Treatment) -> Markup:
-    """Figure and tables, for a notebook."""
+    """Figures and tables, for a notebook."""
     return standalone(section(result))
 
 
 def section(result: Treatment, weights: str | None = None) -> Markup:
-    """Figure, tables, and how to apply and revert the patch, for the page.
+    """Figures, tables, and how to apply and revert the patch, for the page.
 
     Args:
         weights: file name of the weights that the patch is for.
     """
-    curves = _curves(result)
-    alt = f"{' and '.join(name for _, name, _ in curves)} over {len(result.history)} epochs of treatment."
+    every, shown = tried(result), tried(result, ON_PAGE, narrow=True)
     return render(
         "treat.html.j2",
         result=result,
         where=listed(result.groups),
-        chart=image(lambda: figure(result), alt) if curves else None,
-        tried=tried(result),
+        warnings=warnings(result),
+        findings=findings(result),
+        answering=answering(result),
+        route=None if result.patch.margin is None else who_answers(result.patch.margin),
+        tradeoff=image(lambda: tradeoff(result), _alt_tradeoff(result)) if comparable(result) else None,
+        curves=image(lambda: curves(result), _alt_curves(result)) if measured(result) else None,
+        tried=shown,
+        all=every if len(every.rows) > len(shown.rows) else None,
         cost=cost(result),
+        took=treat_tables.took(result),
         plan=plan(result),
         weights=weights or "WEIGHTS",
         patch=PATCH,
@@ -121,15 +68,13 @@ def section(result: Treatment, weights: str | None = None) -> Markup:
     )
 
 
-def plan(result: Treatment) -> Grid:
-    """The plan, field by field."""
-    rows = [[name, value] for name, value in _flat(result.plan.model_dump(mode="json"))]
-    return Grid("The plan", [Column("Field"), Column("Value")], rows)
+def _alt_curves(result: Treatment) -> str:
+    trainings = trainings_of(result)
+    if len(trainings) > 1:
+        return f"Training loss per epoch of {listed(list(trainings))}."
+    drawn = " and ".join(name for _, name, _ in measured(result))
+    return f"{drawn} over {several(len(result.history), 'epoch')} of treatment."
 
 
-def _flat(thing: Any, name: str = "") -> list[tuple[str, str]]:
-    if isinstance(thing, dict):
-        return [row for key, value in thing.items() for row in _flat(value, f"{name}.{key}" if name else str(key))]
-    if isinstance(thing, float):
-        return [(name, number(thing))]
-    return [(name, ", ".join(map(str, thing)) if isinstance(thing, list) else str(thing))]
+def _alt_tradeoff(result: Treatment) -> str:
+    return f"Fixed against broken of {several(len(result.tried) - 1, 'candidate')}; kept: {listed([result.kept])}."
