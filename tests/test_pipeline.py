@@ -46,7 +46,8 @@ def test_a_run_leaves_everything_behind_and_a_second_call_does_nothing(tmp_path:
     history = pd.DataFrame({"lr": [0.1, 0.01]})
     results = run(toys.case(), tmp_path / "run", plan=toys.PLAN, history=history, say=said.append)
     assert list(results) == list(STAGES)
-    assert len(said) == 5
+    assert [line for line in said if line.endswith("…")] == [f"{stage} …" for stage in STAGES]
+    assert len(said) == 6  # and what treating will take
     for name in (
         "case.json",
         "splits.csv",
@@ -59,7 +60,7 @@ def test_a_run_leaves_everything_behind_and_a_second_call_does_nothing(tmp_path:
     assert not list((tmp_path / "run/treat").glob("checkpoint*"))
     before = digests(tmp_path / "run")
     run(toys.case(), tmp_path / "run", plan=toys.PLAN, history=history, say=said.append)
-    assert len(said) == 5
+    assert len(said) == 6
     assert digests(tmp_path / "run") == before
 
 
@@ -78,14 +79,16 @@ def test_stopping_after_a_stage_and_going_on(tmp_path: Path) -> None:
     assert (tmp_path / "run/report.html").exists()
     said: list[str] = []
     run(toys.case(), tmp_path / "run", plan=toys.PLAN, say=said.append)
-    assert said == ["treat …", "verify …"]
+    assert said[0::2] == ["treat …", "verify …"]
+    assert said[1].startswith("treating by short: about")
 
 
 def test_doing_a_stage_again_does_what_follows_again(tmp_path: Path) -> None:
     run(toys.case(), tmp_path / "run", plan=toys.PLAN)
     said: list[str] = []
     run(toys.case(), tmp_path / "run", plan=toys.PLAN, redo="treat", say=said.append)
-    assert said == ["treat …", "verify …"]
+    assert said[0::2] == ["treat …", "verify …"]
+    assert said[1].startswith("treating by short: about")
 
 
 def test_another_plan_treats_again_and_verify_counts_its_looks(tmp_path: Path) -> None:

@@ -25,28 +25,11 @@ SEED = 42
 BLUR, NOISE = 1.1, 0.16  # standard deviations: of the blur in pixels, of the noise in units of [0, 1]
 RECIPE = Recipe(epochs=24, batch_size=64, lr=0.1, lr_min=1e-4, momentum=0.9, augment=Augment(pad=1, flip=False))
 PLAN = """\
-# The plan `auto`, without mirroring: a mirrored digit is no digit.
-name = "auto"
+base = "auto"            # without mirroring: a mirrored digit is no digit
 
 [augment]
 pad = 1
 flip = false
-
-[choose]                 # of what was right, at most 5 % may break; one broken weighs as much as two fixed
-max_regression = 0.05
-broken_costs = 2
-
-[how]
-kind = "search"          # short trainings of all, long ones of the best, weights between old and new
-plans = [
-    { name = "early", where = { kind = "early" } },
-    { name = "full", where = { kind = "everything" } },
-    { name = "flagged" },
-    { name = "bn_affine", where = { kind = "norms" }, how = { kind = "finetune", recipe = { \
-epochs = 8, batch_size = 64, lr = 0.01, lr_min = 1e-4, momentum = 0.9, weight_decay = 0 } } },
-    { name = "full_fast", where = { kind = "everything" }, how = { kind = "finetune", recipe = { \
-epochs = 8, batch_size = 64, lr = 0.01, lr_min = 1e-4, momentum = 0.9, weight_decay = 0 } } },
-]
 """
 
 

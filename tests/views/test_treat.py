@@ -77,7 +77,8 @@ def test_the_terminal_has_one_screen_of_80_letters() -> None:
     assert max(map(len, shown.splitlines())) <= 80
     assert len(shown.splitlines()) < 45
     assert shown.count("│ group") == SHOWN - 1
-    assert "Warning: 3 examples of 'repair' have a twin with another label; check those labels." in " ".join(shown.split())
+    words = " ".join(shown.split())
+    assert "Warning: 3 examples of 'repair' have a twin with another label; check those labels." in words
 
 
 def test_remarks_are_sentences_and_names_keep_their_letters() -> None:

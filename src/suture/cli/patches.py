@@ -36,6 +36,7 @@ def apply(
 
     Example: suture apply run/treat/patch.safetensors --weights w.pt --out repaired.pt
     """
+    from suture.errors import InvalidArgumentError
     from suture.loading import load_checkpoint
     from suture.patch import apply as apply_patch
     from suture.patch import load_adapter, load_patch
@@ -47,6 +48,11 @@ def apply(
     else:
         loaded = load_patch(patch)
         checkpoint = load_checkpoint(weights, names=set(loaded.tensors))
+    if loaded.margin is not None:
+        raise InvalidArgumentError(
+            f"{patch} is a route, which needs the old network beside the new one: use suture.patched(model, patch) in "
+            "Python"
+        )
     _refuse_existing(out)
     state, _ = apply_patch(checkpoint.state, loaded, weight)
     checkpoint.save(out, state)

@@ -71,7 +71,8 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
             )
             return replace(course, **both, account=[*course.account, said])  # type: ignore[arg-type]
         account = [*course.account, f"cycle {cycle - 1}: {course.note}"]
-        course = replace(then, **both, kept=f"{then.kept}, cycle {cycle}", account=account)  # type: ignore[arg-type]
+        note = then.note.replace(then.kept, f"{then.kept}, cycle {cycle}", 1)
+        course = replace(then, **both, kept=f"{then.kept}, cycle {cycle}", note=note, account=[*account, *then.account])  # type: ignore[arg-type]
     return course
 
 

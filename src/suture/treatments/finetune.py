@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Subset
@@ -23,6 +23,13 @@ from suture.treatments.prefix import Prefix, Tell, find_prefix
 
 # The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
 STANDARD = Recipe(epochs=8, batch_size=64, lr=0.003, lr_min=3e-5, momentum=0.9, weight_decay=0.0)
+
+
+def on(base: Recipe) -> Callable[[Any], Any]:
+    """For fields that hold a recipe: what a file leaves out is taken from a base."""
+    return lambda value: base.model_dump() | dict(value) if isinstance(value, Mapping) else value
+
+
 DIVERGED = 2.0  # times the mean loss of the first epoch, or one nat if that is more
 AT_ONCE = 10.0  # the same in the first epoch, times the loss before it
 LOOKED_AT = 256  # repair examples whose loss is measured before a training
@@ -33,7 +40,9 @@ class FineTune(Method):
     """Train the chosen places with all else frozen (surgical fine-tuning; Lee et al. 2023)."""
 
     kind: Literal["finetune"] = "finetune"
-    recipe: Recipe = Field(STANDARD, description="optimizer, schedules and budget")
+    recipe: Annotated[Recipe, BeforeValidator(on(STANDARD))] = Field(
+        STANDARD, description="optimizer, schedules and budget; what is not given is as in the standard recipe"
+    )
     seen: int | None = Field(
         20_000, ge=1, description="examples seen in all epochs at most: with many, an epoch is a part of them"
     )

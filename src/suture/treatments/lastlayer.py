@@ -64,7 +64,9 @@ def fit(layer: nn.Linear, inputs: Tensor, targets: Tensor, ridge: float, steps: 
     old = torch.cat([p.detach().double().cpu() for p in parts], 1)
     truth = nn.functional.one_hot(targets.cpu(), len(old)).double()
     bound = x.T @ x / (2 * n) + ridge * torch.eye(x.shape[1], dtype=torch.float64)
-    inverse = torch.linalg.inv(bound + 1e-9 * torch.eye(len(bound), dtype=torch.float64))
+    # Fewer examples than features leave it singular; what is added is small beside it, whatever the features' scale.
+    little = 1e-9 * max(float(bound.diagonal().mean()), 1e-9)
+    inverse = torch.linalg.inv(bound + little * torch.eye(len(bound), dtype=torch.float64))
     weights, losses = old.clone(), list[float]()
     for _ in range(steps):
         logits = x @ weights.T

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -19,12 +19,13 @@ from suture.localizers.network import hooked
 from suture.tasks import batches
 from suture.training import Recipe
 from suture.treatments.cost import Cost, Estimate, estimate
-from suture.treatments.finetune import STANDARD, FineTune, Stand, fit_places
+from suture.treatments.finetune import STANDARD, FineTune, Stand, fit_places, on
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated, refuse_partial
 
 # PEFT is an extra, and heavy: it is imported when there is something to adapt.
 # ruff: noqa: PLC0415
 
+FAST = STANDARD.model_copy(update={"lr": 0.01, "lr_min": 1e-4})
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # and no subclass: their forward may be another
 KNOWN = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)  # that somebody may expect an adapter on
 CLOSE = 1e-3  # of the largest output: as far as merged weights may answer otherwise, by rounding in single precision
@@ -46,9 +47,7 @@ class LoRA(Method):
     rank: int = Field(4, ge=1, description="of each layer's change")
     alpha: float = Field(8.0, gt=0, description="times 1 / rank, the factor of each change")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is left out in a step")
-    recipe: Recipe = Field(
-        STANDARD.model_copy(update={"lr": 0.01, "lr_min": 1e-4}), description="optimizer, schedules and budget"
-    )
+    recipe: Annotated[Recipe, BeforeValidator(on(FAST))] = Field(FAST, description="optimizer, schedules and budget")
     seen: int | None = Field(20_000, ge=1, description="examples seen in all epochs at most")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
     cache: int = Field(2**30, ge=0, description="bytes of memory in which what frozen layers give is kept")

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from suture.case import Case
@@ -221,6 +230,8 @@ class Choice(BaseModel):
 class Plan(BaseModel):
     """What Treat will do.
 
+    In a file, ``base = "auto"`` begins with a named plan, of which the fields that follow replace its own.
+
     >>> Plan(name="mine", where={"kind": "groups", "names": ["layer3"]}).how.kind
     'finetune'
     """
@@ -237,6 +248,16 @@ class Plan(BaseModel):
     )
     choose: Choice = Field(Choice(), description="what may be kept")
     cycles: int = Field(1, ge=1, description="times that the result is localized and treated again, while it pays")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_base(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "base" not in data:
+            return data
+        base = data["base"]
+        if base not in NAMED:
+            raise ValueError(f"no plan is called {base!r}; {suggest(str(base), list(NAMED))}")
+        return NAMED[str(base)].model_dump() | {name: value for name, value in data.items() if name != "base"}
 
     @field_validator("weights")
     @classmethod
@@ -255,6 +276,9 @@ class Nothing(Method):
 
     def treat(self, job: Job) -> Treated:
         return Treated({}, pd.DataFrame(), Cost(), "the plan is to change nothing")
+
+
+NAMED: Registry[Plan] = Registry("plan")
 
 
 def carry_out(plan: Plan, job: Job) -> Treated:
