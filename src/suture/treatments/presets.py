@@ -11,6 +11,7 @@ from suture.treatments.batchnorm import Recalibrate
 from suture.treatments.each import EachBlock
 from suture.treatments.finetune import STANDARD, FineTune
 from suture.treatments.guards import EWC, L2SP, Distill
+from suture.treatments.interpolate import Average
 from suture.treatments.lastlayer import LastLayer
 from suture.treatments.lora import LoRA
 from suture.treatments.plan import NAMED, Choice, Nothing, Plan
