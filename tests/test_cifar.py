@@ -25,7 +25,9 @@ def test_five_stages_on_real_pictures(cifar_case: Case, tmp_path: Path) -> None:
     results = suture.run(cifar_case, tmp_path / "run", plan=SHORT)
     localize, diagnose, verify = (results[s] for s in ("localize", "diagnose", "verify"))
     assert list(localize.scores.index) == ["conv1", "bn1", "layer1", "layer2", "layer3", "linear"]  # type: ignore[attr-defined]
-    assert len(localize.flagged) == 3  # type: ignore[attr-defined]
+    gains = localize.pays["gain"]  # type: ignore[attr-defined]
+    assert gains.idxmax() in localize.flagged  # type: ignore[attr-defined]
+    assert gains[localize.flagged].min() > 0  # type: ignore[attr-defined]
     classes = set(cifar_case.classes or [])
     assert {"cat", "truck"} <= classes
     assert set(diagnose.confusion["true"]) <= classes  # type: ignore[attr-defined]

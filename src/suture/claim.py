@@ -115,9 +115,7 @@ def refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> Non
     kept = stored.get("identity", {}) if isinstance(stored, dict) else {}
     different = [part for part, value in own.items() if kept.get(part) != value]
     if different:
-        raise RunError(
-            f"{directory.path} holds a run of another case (the {different[0]} differs); choose another --out"
-        )
+        raise RunError(f"{directory.path} holds a run of another case (other {different[0]}); choose another --out")
 
 
 def _describe(directory: RunDir, case: Case, asked: Asked | None) -> None:

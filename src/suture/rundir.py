@@ -18,6 +18,7 @@ import filelock
 from pydantic import BaseModel, ValidationError
 
 from suture.errors import InvalidArgumentError, MissingFileError, RunError
+from suture.registry import suggest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -103,9 +104,26 @@ def validated(kind: type[M], data: Mapping[str, object], source: str) -> M:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InvalidArgumentError(f"{source}: '{field}': {first['msg']}") from error
+        raise InvalidArgumentError(f"{source}: {first_wrong(kind, error)}") from error
+
+
+def first_wrong(kind: type[BaseModel], error: ValidationError) -> str:
+    """The first field that is wrong and why, in words for people who wrote a file."""
+    first = error.errors()[0]
+    field, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        said = f"there is no such field; {suggest(str(first['loc'][-1]), _fields(kind, first['loc'][:-1]))}"
+    elif first["type"] == "tuple_type":
+        said = "it must be a list, such as [0.5, 1.0]"
+    return f"'{field}': {said}" if field else said
+
+
+def _fields(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of a model, or of one inside it."""
+    for step in path:
+        inside = getattr(kind, "model_fields", {}).get(step)
+        kind = getattr(inside, "annotation", None)
+    return list(getattr(kind, "model_fields", {}))
 
 
 class RunDir:

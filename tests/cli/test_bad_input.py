@@ -222,7 +222,7 @@ TOYS = [
     ({"--require": "beter"}, ["--require takes 'better', not 'beter'"]),
     ({"--require": "worse"}, ["--require takes 'better', not 'worse'"]),
     # the plan
-    ({"--plan": "B9"}, ["no plan is called 'B9'"]),
+    ({"--plan": "B9"}, ["no plan and no TOML file is called 'B9'"]),
     ({"--plan": "absent.toml"}, ["absent.toml"]),
     ({"--plan": "typo.toml"}, ["typo.toml", "recipe.epoch'"]),
     ({"--plan": "kind.toml"}, ["kind.toml", "'how'"]),
@@ -386,7 +386,7 @@ def test_the_run_directory_of_another_case(
     monkeypatch.syspath_prepend(finished.parent)
     before = digests(finished)
     answer = suture(*run_toy(toy, finished, change))
-    refused(answer, f"{finished} holds a run of another case", f"(the {part} differ", "choose another --out")
+    refused(answer, f"{finished} holds a run of another case", f"(other {part})", "choose another --out")
     assert digests(finished) == before
 
 
@@ -433,7 +433,7 @@ def test_a_stage_before_its_time(suture: Suture, finished: Path, verb: str, need
         (["localize", "--out", "x.json"], "--out goes with --export"),
         (["localize", "--max-memory", "-1"], "--max-memory"),
         (["treat", "--plan", "absent.toml"], "absent.toml"),
-        (["treat", "--plan", "B9"], "no plan is called 'B9'"),
+        (["treat", "--plan", "B9"], "no plan and no TOML file is called 'B9'"),
         (["verify", "--require", "good"], "--require takes 'better'"),
         (["verify", "--max-regression", "-1"], "--max-regression"),
         (["verify", "--model", "m:f"], "--model goes with --patch"),

@@ -235,7 +235,7 @@ def known_gains(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 def test_by_default_what_pays_is_flagged(known_gains: pd.DataFrame) -> None:
     found = suture.localize(toys.case())
     assert found.rule == "pays"
-    assert found.flagged == ["first", "second"]
+    assert found.flagged == ["second"]
     pd.testing.assert_frame_equal(found.pays, known_gains)
 
 
@@ -366,10 +366,10 @@ def test_a_network_that_blows_up_at_random_has_no_null_there() -> None:
     assert found.scores.notna().all(axis=None)
 
 
-def test_the_random_null_takes_a_few_hundred_errors() -> None:
+def test_the_random_null_takes_a_hundred_errors() -> None:
     assert thinned(np.arange(50)).tolist() == list(range(50))
     drawn = thinned(np.arange(5000))
-    assert len(set(drawn)) == 200
+    assert len(set(drawn)) == 100
     assert (drawn[0], drawn[-1]) == (0, 4999)
 
 

@@ -78,3 +78,11 @@ def test_a_treatment_carries_the_doubts_and_goes_on() -> None:
     assert len(found.warnings) == 1
     assert len(found.history) == 6
     assert suture.treat(case, ["second"], "none").warnings == []
+
+
+def test_a_class_folder_that_is_missing_is_noticed() -> None:
+    case = toys.case()
+    assert doubts_of(case) == []
+    case.classes = ["a", "b"]
+    (said,) = doubts_of(case)
+    assert "the network tells 3 classes and the data has 2" in said

@@ -70,16 +70,18 @@ def test_what_a_recipe_leaves_out_is_standard() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[how]\nkind = 'finetune'\nepoch = 3\n", "'how'.*'epoch'.*not permitted"),
+        ("[how]\nkind = 'finetune'\nepoch = 3\n", "'how'.*'epoch': there is no such field; there are kind, recipe"),
         ("[how]\nkind = 'surgery'\n", "'how'.*no method of treatment is called 'surgery'; there are"),
-        ("[how]\nepochs = 3\n", "'how'.*it needs a kind; there are"),
+        ("[how.recipe]\nepoch = 3\n", "'how'.*'recipe.epoch': there is no such field; did you mean 'epochs'"),
+        ("wieghts = [0.5]\n", "'wieghts': there is no such field; did you mean 'weights'"),
+        ("weights = 0.5\n", "'weights': it must be a list"),
         ("[where]\nkind = 'block'\n", "'where'.*did you mean 'blocks'"),
         ("[[guards]]\nkind = 'ewc'\nstrength = 0\n", "'guards.0'.*'strength'.*greater"),
         ("[how]\nkind = 'finetune'\n[how.recipe]\nepochs = 0\n", r"'how'.*'recipe.epochs'.*greater"),
         ("weights = [0.5, 1.5]\n", "'weights'.*at most 1"),
         ("where = ", "is not TOML"),
     ],
-    ids=["misspelt", "kind", "no kind", "near miss", "guard", "range", "weight", "syntax"],
+    ids=["misspelt", "kind", "deep", "field", "no list", "near miss", "guard", "range", "weight", "syntax"],
 )
 def test_bad_plans_name_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.toml"
@@ -89,7 +91,7 @@ def test_bad_plans_name_what_is_wrong(tmp_path: Path, text: str, words: str) -> 
 
 
 def test_unknown_plans() -> None:
-    with pytest.raises(UnknownNameError, match=r"there are auto, A, B, .*or give a TOML file"):
+    with pytest.raises(UnknownNameError, match=r"no TOML file is called .Q.; there are auto, A, B"):
         load_plan("Q")
     with pytest.raises(MissingFileError, match=r"no file absent\.toml"):
         load_plan("absent.toml")

@@ -1,5 +1,12 @@
-"""What the errors have in common: confusion pairs, and later the causes behind them."""
+"""What the errors have in common: confusion pairs, and the causes behind them, found by intervention."""
 
+from suture.causes import background, colour, other, shape, texture  # registers the built-in probes
+from suture.causes.intervention import Causes, find_causes
 from suture.causes.pairs import confusion_pairs
+from suture.causes.patching import share_of_groups
+from suture.causes.probes import FAMILIES, PROBES, Probe, UnchangedError, probe
 
-__all__ = ["confusion_pairs"]
+__all__ = [
+    "FAMILIES", "PROBES", "Causes", "Probe", "UnchangedError", "background", "colour", "confusion_pairs",
+    "find_causes", "other", "probe", "shape", "share_of_groups", "texture",
+]  # fmt: skip

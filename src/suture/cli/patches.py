@@ -39,7 +39,7 @@ def apply(
     from suture.errors import InvalidArgumentError
     from suture.loading import load_checkpoint
     from suture.patch import apply as apply_patch
-    from suture.patch import load_adapter, load_patch
+    from suture.patch import load_adapter, load_patch, same_bits
 
     if patch.is_dir():
         adapter = load_adapter(patch)
@@ -56,7 +56,8 @@ def apply(
     _refuse_existing(out)
     state, _ = apply_patch(checkpoint.state, loaded, weight)
     checkpoint.save(out, state)
-    typer.echo(f"{out}: {len(loaded)} of {len(state)} tensors changed")
+    changed = sum(not same_bits(state[name], tensor) for name, tensor in checkpoint.state.items())
+    typer.echo(f"{out}: {changed} of {len(state)} tensors changed")
 
 
 def revert(

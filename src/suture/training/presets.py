@@ -131,5 +131,5 @@ def load_recipe(name: str, **changes: object) -> Recipe:
     if name.endswith(".toml"):
         return read_toml(Path(name), Recipe, changes)
     if name not in TRAININGS:
-        raise UnknownNameError(f"no recipe is called '{name}'; {suggest(name, list(TRAININGS))}, or give a TOML file")
+        raise UnknownNameError(f"no recipe and no TOML file is called '{name}'; {suggest(name, list(TRAININGS))}")
     return validated(Recipe, TRAININGS[name].model_dump() | changes, f"recipe '{name}'")

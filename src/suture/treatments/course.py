@@ -97,6 +97,7 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     judge = Judge(case, case.splits["select"], case.model, job.model)
     where, judged = f"the {len(judge.right)} examples of 'select'", None
     needed, tested = _needed(plan, always=always), Cost()
+    account = list[str]()
     if judge.right.sum() < needed:
         own = judged_by_folds(case)
         if len(own) < needed or Judge(case, own, case.model).right.sum() < needed:
@@ -105,7 +106,7 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
                 f"of such break ({needed} in one of them would do), so the original was kept"
             )
             return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), Cost(), why)
-        moves, made, right, tested = cross_fit(plan, job)
+        moves, made, right, tested = cross_fit(plan, job, account)
         judged = table(moves, made, plan.choose, right)
         where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
     treated = perform(plan, job)
@@ -114,7 +115,7 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
         judged = judge_all(treated.candidates, plan.choose, judge)
     else:
         judged = judged[judged["candidate"].isin([NONE, *treated.candidates])].reset_index(drop=True)
-    account = list(treated.account)
+    account += treated.account
     if not treated.candidates:
         note = treated.stopped or "no epoch was completed"
         return Course(NONE, None, judged, treated.history, treated.cost, note, account)

@@ -19,11 +19,14 @@ from suture.treatments.plan import Candidate, Job, Plan, perform
 FOLDS = 2
 
 
-def cross_fit(plan: Plan, job: Job) -> tuple[dict[str, Flips], dict[str, Candidate], NDArray[np.bool_], Cost]:
+def cross_fit(
+    plan: Plan, job: Job, account: list[str] | None = None
+) -> tuple[dict[str, Flips], dict[str, Candidate], NDArray[np.bool_], Cost]:
     """Carry out a plan on parts of `repair` and judge it on the rest, fold by fold.
 
     Args:
         job: with the plan's own places and guards.
+        account: gets a sentence for every fold whose training ended early.
 
     Returns:
         Candidate → flips over all examples judged, candidate → one network of that name, the verdicts of the old
@@ -37,6 +40,8 @@ def cross_fit(plan: Plan, job: Job) -> tuple[dict[str, Flips], dict[str, Candida
         treated = perform(plan, replace(job, case=case, checkpoints=below))
         made |= treated.candidates
         cost += treated.cost
+        if treated.stopped and account is not None:
+            account.append(f"trained on part {number} of 'repair': {treated.stopped}")
         before.append(judge.right)
         after.append({name: judge.verdicts(each) for name, each in treated.candidates.items()})
     common = [name for name in made if all(name in part for part in after)]

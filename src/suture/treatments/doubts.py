@@ -3,11 +3,12 @@
 from collections import defaultdict
 
 import numpy as np
+import torch
 from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
-from suture.tasks import Outcomes, evaluate
+from suture.tasks import Outcomes, batches, evaluate
 
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
@@ -20,7 +21,7 @@ def doubts_of(case: Case, failing: Outcomes | None = None) -> list[str]:
         failing: what the model does on `diagnose`, where that is known.
     """
     repair = case.splits["repair"]
-    found = [*_contradictions(case, repair)]
+    found = [*_missing_folders(case), *_contradictions(case, repair)]
     if failing is None:
         failing = _outcomes(case, "diagnose")
     found += _missing_classes(case, repair, failing)
@@ -32,6 +33,21 @@ def doubts_of(case: Case, failing: Outcomes | None = None) -> list[str]:
             "their labels may not mean the same; check the order of the classes"
         )
     return found
+
+
+def _missing_folders(case: Case) -> list[str]:
+    """Fewer classes in the data than the network has: labels are numbered by name, so a missing one shifts them."""
+    if not case.classes or not hasattr(case.task, "probabilities"):
+        return []
+    with torch.inference_mode():
+        batch = next(batches(case.splits["repair"].only([0]), case.task, case.device, 1))
+        outputs = case.task.probabilities(case.task.outputs(case.model, batch), batch).shape[-1]
+    if outputs == len(case.classes):
+        return []
+    return [
+        f"the network tells {outputs} classes and the data has {len(case.classes)}: labels are numbered by the names "
+        "of the folders, so that a folder which is missing shifts all that follow; check that every class has one"
+    ]
 
 
 def _contradictions(case: Case, repair: Split) -> list[str]:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from suture.case import Case
 from suture.errors import GroupError, InvalidArgumentError
 from suture.registry import Registry, suggest
+from suture.rundir import first_wrong
 from suture.tasks import Examples
 from suture.training import Augment, Checkpoints
 from suture.training.loop import Penalty
@@ -193,11 +194,13 @@ GUARDS: Registry[type[Guard]] = Registry("guard")
 P = TypeVar("P", bound=Part)
 
 
-def _reader(registry: Registry[type[P]]) -> Callable[[Any], Any]:
+def _reader(registry: Registry[type[P]], usual: str | None = None) -> Callable[[Any], Any]:
+    """Reads a part by its kind; without one it is the usual kind, where there is such."""
+
     def read(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        kind = value.get("kind")
+        kind = value.get("kind", usual)
         if kind is None:
             raise ValueError(f"it needs a kind; {suggest('', list(registry))}")
         if kind not in registry:
@@ -205,14 +208,13 @@ def _reader(registry: Registry[type[P]]) -> Callable[[Any], Any]:
         try:
             return registry[str(kind)].model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg']}") from None
+            raise ValueError(first_wrong(registry[str(kind)], error)) from None
 
     return read
 
 
-AnyWhere = Annotated[SerializeAsAny[Where], BeforeValidator(_reader(WHERES))]
-AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_reader(METHODS))]
+AnyWhere = Annotated[SerializeAsAny[Where], BeforeValidator(_reader(WHERES, "flagged"))]
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_reader(METHODS, "finetune"))]
 AnyGuard = Annotated[SerializeAsAny[Guard], BeforeValidator(_reader(GUARDS))]
 
 

@@ -90,7 +90,7 @@ def load_plan(plan: str | Plan, protocol: str = "split") -> Plan:
     if name in PRESETS:
         return PRESETS[name]
     if not name.endswith(".toml"):
-        raise UnknownNameError(f"no plan is called '{name}'; {suggest(name, list(PRESETS))}, or give a TOML file")
+        raise UnknownNameError(f"no plan and no TOML file is called '{name}'; {suggest(name, list(PRESETS))}")
     path = Path(name)
     plan_from_file = read_toml(path, Plan)
     named = "name" in plan_from_file.model_fields_set

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from suture.rundir import fingerprint, read_json, write_json
 from suture.training import Checkpoints
-from suture.treatments.choice import Judge, best_of, judge_all
+from suture.treatments.choice import NONE, Judge, judge_all
 from suture.treatments.cost import Cost, Estimate
 from suture.treatments.finetune import FineTune
 from suture.treatments.interpolate import histories, mean, mixed
@@ -122,10 +122,12 @@ class Search(Method):
         """The plans that go on to their end, best first, and what was decided, in words."""
         if spent + sum(left.values()) <= self.budget:
             return list(done), [f"all of {', '.join(done)} were trained to the end"] if done else []
+        # A quarter of a training is ranked by what it does, not by what may be promised of it.
+        choice = self.choose.model_copy(update={"max_regression": None})
         scores, judge = {}, Judge(job.case, job.case.splits["select"], job.case.model, job.model)
         for name, each in done.items():
-            judged = judge_all(self._weighted(each.candidates), self.choose, judge)
-            scores[name] = float(judged.loc[judged["candidate"] == best_of(judged), "score"].iloc[0])
+            judged = judge_all(self._weighted(each.candidates), choice, judge)
+            scores[name] = float(judged.loc[judged["candidate"] != NONE, "score"].max())
         order = sorted(scores, key=lambda name: -scores[name])
         kept = list[str]()
         for name in order[: max(math.ceil(KEPT * len(order)), 1)]:

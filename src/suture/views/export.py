@@ -94,6 +94,7 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         tables = [
             verify_tables.grid(v),
             verify_tables.drift(v),
+            verify_tables.beyond_chance(v),
             verify_tables.targeted(v, done.diagnose),
             verify_tables.per_class(v),
             verify_tables.per_slice(v),
