@@ -111,7 +111,7 @@ def test_the_directory_of_another_case_is_refused_and_left_alone(
 ) -> None:
     run(toys.case(), tmp_path / "run", plan=toys.PLAN)
     before = digests(tmp_path / "run")
-    with pytest.raises(RunError, match=f"another case \\(the {part} differs\\)"):
+    with pytest.raises(RunError, match=f"another case \\(other {part}\\)"):
         run(toys.case(**other), tmp_path / "run", plan=toys.PLAN)
     assert digests(tmp_path / "run") == before
 

@@ -29,6 +29,7 @@ from suture.treatments import (
     repeat,
 )
 from suture.treatments.choice import COLUMNS, NONE
+from suture.treatments.course import is_small
 from suture.treatments.doubts import doubts_of
 
 PATCH, UNDO, TWIN = "patch.safetensors", "undo.safetensors", "twin.safetensors"
@@ -123,10 +124,13 @@ def treat(
     if plan.how.reads_places and not job.places.parameters:
         return _untouched(case, plan, _nothing_flagged(named))
     doubts = [] if isinstance(plan.how, Nothing) else doubts_of(case)
+    always = case.protocol == "paper"
     forecast = plan.how.estimate(job)
     if say is not None and forecast.seconds:
-        say(f"treating by {plan.name}: {forecast}")
-    course = follow(plan, job, always=case.protocol == "paper", flag=partial(_flagged_in, case))
+        folds = is_small(plan, job, always=always)  # two trainings on halves of `repair` come on top
+        more = " ('select' is small, so it is trained on halves of 'repair' too)" if folds else ""
+        say(f"treating by {plan.name}: {forecast.times(1 + folds + twin)}{more}")
+    course = follow(plan, job, always=always, flag=partial(_flagged_in, case))
     if base_sha256(canonical_state(case.model)) != case.weights_sha256:
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
     if course.made is None:

@@ -59,7 +59,7 @@ def load_study(spec: str | Path) -> Definition:
             raise MissingFileError(f"there is no file {path}")
         return _read(path, path.stem)
     if str(spec) not in catalog():
-        raise UnknownNameError(f"no study and no TOML file is called '{spec}'; {suggest(str(spec), catalog())}")
+        raise UnknownNameError(f"no study is called '{spec}'; {suggest(str(spec), catalog())}, or give a TOML file")
     return _read(CATALOG / f"{spec}{SUFFIX}", str(spec))
 
 

@@ -73,6 +73,10 @@ class Estimate:
             self.seconds + other.seconds, self.flops + other.flops, self.full_flops + other.full_flops
         )  # fmt: skip
 
+    def times(self, factor: float) -> "Estimate":
+        """The same several times over."""
+        return Estimate(self.seconds * factor, self.flops * factor, self.full_flops * factor)
+
     def __str__(self) -> str:
         share = self.flops / self.full_flops if self.full_flops else 0.0
         words = f"about {self.seconds:.0f} s, {share:.0%} of the same epochs of full fine-tuning"

@@ -49,7 +49,7 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
     for cycle in range(2, plan.cycles + 1):
         if course.made is None:
             break
-        if _small(plan, job, always=always):
+        if is_small(plan, job, always=always):
             said = "'select' is too small to judge a second cycle, whose network has seen all of 'repair'"
             return replace(course, account=[*course.account, said])
         flagged = list(flag(course.made.model))
@@ -131,7 +131,7 @@ def _needed(plan: Plan, *, always: bool) -> int:
     return 0 if bound is None or always else least_for_bound(bound) or 0
 
 
-def _small(plan: Plan, job: Job, *, always: bool) -> bool:
+def is_small(plan: Plan, job: Job, *, always: bool) -> bool:
     """Whether `select` cannot keep the promise, so that candidates are judged by cross-fitting."""
     return bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < _needed(plan, always=always))
 
