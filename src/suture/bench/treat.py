@@ -19,7 +19,7 @@ from suture.stages.localize import Localization, localize
 from suture.stages.treat import treat
 from suture.stages.verify import verify
 from suture.stats import flips, ratio_interval
-from suture.training import Augment
+from suture.training import Augment, Checkpoints
 from suture.treatments import (
     STANDARD,
     Everything,
@@ -98,7 +98,8 @@ def cell(
     chosen = _plan(plan, planted, found, subject)
     if chosen is None:
         return [{"skipped": "no group stands out"}]
-    treatment = treat(case, found, chosen)
+    checkpoints = Checkpoints(directory, fingerprint("bench", plan)) if directory is not None else None
+    treatment = treat(case, found, chosen, checkpoints=checkpoints)
     proof = verify(case, treatment)
     row: Row = {
         "flagged": " ".join(found.flagged),
@@ -116,7 +117,10 @@ def cell(
         "flops": treatment.cost.flops,
         "seconds": treatment.cost.seconds,
     }
-    return [row | (_resplits(case, found, chosen) if resplit else {})]
+    more = _resplits(case, found, chosen, checkpoints) if resplit else {}
+    if checkpoints is not None:
+        checkpoints.clear()
+    return [row | more]
 
 
 def case_of(
@@ -167,7 +171,7 @@ def _plan(name: str, planted: str | None, found: Localization, subject: Subject)
     return plan.model_copy(update=augment)
 
 
-def _resplits(case: Case, found: Localization, plan: Plan) -> Row:
+def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoints | None) -> Row:
     """What the plan's rule keeps when `select` and `verify` are drawn anew from both together, 300 times.
 
     Columns: the mean net on the new `verify` per 1,000 examples, fixed : broken over all draws, the share of draws that
@@ -175,7 +179,7 @@ def _resplits(case: Case, found: Localization, plan: Plan) -> Row:
     """
     job = Job(
         case, case.model, plan.where.places(case, found.flagged), found.flagged, plan.name, plan.guards, plan.augment,
-        None, case.seed,
+        checkpoints, case.seed,
     )  # fmt: skip
     made = perform(plan, job).candidates
     judges = [Judge(case, case.splits[name], case.model) for name in ("select", "verify")]

@@ -12,7 +12,7 @@ from torch import nn
 
 from suture.case import Case
 from suture.errors import SutureError
-from suture.patch import Patch, aliases_of, base_sha256, between, canonical_state, load_patch
+from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, canonical_state, load_patch
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
 from suture.training import Checkpoints
@@ -32,7 +32,7 @@ from suture.treatments.choice import COLUMNS, NONE
 from suture.treatments.course import is_small
 from suture.treatments.doubts import doubts_of
 
-PATCH, UNDO, TWIN = "patch.safetensors", "undo.safetensors", "twin.safetensors"
+TWIN = "twin.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,7 @@ def treat(
         return _untouched(case, plan, _nothing_flagged(named))
     doubts = [] if isinstance(plan.how, Nothing) else doubts_of(case)
     always = case.protocol == "paper"
-    forecast = plan.how.estimate(job)
-    if say is not None and forecast.seconds:
+    if say is not None and (forecast := plan.how.estimate(job)).seconds:
         folds = is_small(plan, job, always=always)  # two trainings on halves of `repair` come on top
         more = " ('select' is small, so it is trained on halves of 'repair' too)" if folds else ""
         say(f"treating by {plan.name}: {forecast.times(1 + folds + twin)}{more}")

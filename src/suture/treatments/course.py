@@ -133,7 +133,8 @@ def _needed(plan: Plan, *, always: bool) -> int:
 
 def is_small(plan: Plan, job: Job, *, always: bool) -> bool:
     """Whether `select` cannot keep the promise, so that candidates are judged by cross-fitting."""
-    return bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < _needed(plan, always=always))
+    needed = _needed(plan, always=always)
+    return needed > 0 and bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < needed)
 
 
 def _whole(old: nn.Module, made: Candidate) -> Candidate:

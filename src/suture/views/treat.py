@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from suture.stages.treat import PATCH, UNDO
+from suture.patch import PATCH, UNDO
 from suture.views import treat_tables
 from suture.views.grid import lines, stacked
 from suture.views.render import image, render, standalone
