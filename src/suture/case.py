@@ -20,8 +20,8 @@ from suture.moments import Moments, Record, layers_of
 from suture.patch import base_sha256, canonical_state
 from suture.registry import suggest
 from suture.rundir import fingerprint
-from suture.splits import cut, writable
-from suture.tasks import Task
+from suture.splits import Split, cut, writable
+from suture.tasks import Outcomes, Task, evaluate
 
 PROTOCOLS = ("split", "paper")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -119,6 +119,18 @@ class Case:
             list(self.classes or []),
             repr(self.image),
         )
+
+    def outcomes(self, split: str | Split, model: nn.Module | None = None) -> Outcomes:
+        """What a model, by default the case's, does on a split, in eval mode; see `suture.tasks.evaluate`.
+
+        Raises:
+            NonFiniteError: a loss is NaN or infinite.
+        """
+        examples = self.splits[split] if isinstance(split, str) else split
+        return evaluate(
+            self.model if model is None else model, examples, self.task, device=self.device,
+            batch_size=self.batch_size, name=f"the examples of '{examples.name}'",
+        )  # fmt: skip
 
     def class_name(self, label: int) -> str:
         """The name of a label, or its number."""

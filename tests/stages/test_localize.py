@@ -538,7 +538,7 @@ class Stubborn(toys.Net):
 def test_a_model_that_answers_differently_is_refused_before_any_long_work(
     monkeypatch: pytest.MonkeyPatch, kind: type[toys.Net], part: str
 ) -> None:
-    monkeypatch.setattr(stage, "evaluate", lambda *_, **__: pytest.fail("it was evaluated"))
+    monkeypatch.setattr(suture.Case, "outcomes", lambda *_, **__: pytest.fail("it was evaluated"))
     with pytest.raises(InvalidArgumentError, match=part):
         suture.localize(suture.Case(kind(), toys.data()))
 

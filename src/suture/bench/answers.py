@@ -13,7 +13,6 @@ from suture.localizers.panel import Panel
 from suture.localizers.passes import Passes
 from suture.localizers.pays import GAIN
 from suture.rundir import fingerprint
-from suture.tasks import evaluate
 
 CHEAP = "cheap"
 EXPENSIVE = ("probe", "care", "line_search", "newton_gain")  # a pass or more for every group
@@ -83,10 +82,7 @@ class _Asker:
     def __init__(self, case: Case) -> None:
         self.passes = Passes(case.task, len(case.splits["diagnose"]))
         self.case = self.passes.counted(case)
-        right = evaluate(
-            case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
-            name="the examples of 'diagnose'",
-        ).right  # fmt: skip
+        right = case.outcomes("diagnose").right
         errors, null = gather(self.case, right)
         self.evidence: dict[str, Evidence] = {"gradients of errors": errors, "gradients of the null": null}
         if case.reference is not None:

@@ -16,7 +16,7 @@ from suture.localizers.passes import Passes
 from suture.localizers.pays import estimate
 from suture.stages.result import GAIN, Gains, Result, Scores, Table
 from suture.stats import wilson
-from suture.tasks import Outcomes, evaluate
+from suture.tasks import Outcomes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,10 +132,7 @@ def localize(
     passes = Passes(case.task, len(case.splits["diagnose"]))
     case = passes.counted(case)
     with passes.charged_to("verdicts"):
-        outcomes = evaluate(
-            case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
-            name="the examples of 'diagnose'",
-        )  # fmt: skip
+        outcomes = case.outcomes("diagnose")
     evidence, null = gather(case, outcomes.right, max_memory)
     panel, unusable = asked(wanted, evidence, null, passes, named=named)
     with passes.charged_to("pays"):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, PlainSerializer
-from torch import nn
 
 from suture.case import Case
 from suture.errors import InvalidArgumentError
@@ -32,7 +31,7 @@ from suture.stats import (
     upper_bound,
     wilson,
 )
-from suture.tasks import Outcomes, evaluate
+from suture.tasks import Outcomes
 
 GALLERY = 24  # pictures of each kind
 
@@ -160,7 +159,7 @@ def verify(
     kept = check_kept(case, repaired, must_keep or [])
     if twin is None and isinstance(treatment, Treatment):
         twin = treatment.twin
-    before, after = (_outcomes(case, model) for model in (case.model, repaired))
+    before, after = (case.outcomes("verify", model) for model in (case.model, repaired))
     moves = flips(before.right, after.right)
     verdict = judge(moves) if len(patch) else Verdict.NO_CHANGE
     unseen = case.protocol != "paper"
@@ -199,13 +198,6 @@ def verify(
     )
 
 
-def _outcomes(case: Case, model: nn.Module) -> Outcomes:
-    return evaluate(
-        model, case.splits["verify"], case.task, device=case.device, batch_size=case.batch_size,
-        name="the examples of 'verify'",
-    )  # fmt: skip
-
-
 def _patch_of(treatment: Treatment | Patch | str | Path) -> Patch:
     if isinstance(treatment, Patch):
         return treatment
@@ -238,7 +230,7 @@ def _floor(case: Case, after: Outcomes, twin: Patch | None) -> float | None:
     """Churn between two treatments that differ in nothing but the order of their data."""
     if twin is None or after.predictions is None:
         return None
-    return _churn(after, _outcomes(case, patched(case.model, twin)))
+    return _churn(after, case.outcomes("verify", patched(case.model, twin)))
 
 
 def _gallery(case: Case, before: Outcomes, after: Outcomes) -> tuple[pd.DataFrame, dict[str, NDArray[np.uint8]]]:

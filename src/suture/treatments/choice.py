@@ -12,7 +12,7 @@ from suture.case import Case
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.splits import Split
 from suture.stats import Flips, flips, upper_bound
-from suture.tasks import batches, evaluate, forward
+from suture.tasks import batches, forward
 from suture.treatments.interpolate import mixed
 from suture.treatments.plan import Candidate, Choice
 
@@ -81,11 +81,7 @@ class Judge:
         return flips(self.right, self.verdicts(made))
 
     def _verdicts(self, model: nn.Module) -> NDArray[np.bool_]:
-        case = self._case
-        return evaluate(
-            model, self._split, case.task, device=case.device, batch_size=case.batch_size,
-            name=f"the examples of '{self._split.name}'",
-        ).right  # fmt: skip
+        return self._case.outcomes(self._split, model).right
 
     def _confidence(self, model: nn.Module) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Verdicts and largest probabilities, both (n,)."""

@@ -8,24 +8,19 @@ from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
-from suture.tasks import Outcomes, batches, evaluate
+from suture.tasks import Outcomes, batches
 
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
 
 
-def doubts_of(case: Case, failing: Outcomes | None = None) -> list[str]:
-    """Sentences on the repair examples, none where they look sound.
-
-    Args:
-        failing: what the model does on `diagnose`, where that is known.
-    """
+def doubts_of(case: Case) -> list[str]:
+    """Sentences on the repair examples, none where they look sound."""
     repair = case.splits["repair"]
     found = [*_missing_folders(case), *_contradictions(case, repair)]
-    if failing is None:
-        failing = _outcomes(case, "diagnose")
+    failing = case.outcomes("diagnose")
     found += _missing_classes(case, repair, failing)
-    accuracy = _outcomes(case, "repair")
+    accuracy = case.outcomes("repair")
     counts = np.array([[each.right.sum(), (~each.right).sum()] for each in (accuracy, failing)])
     if failing.accuracy - accuracy.accuracy > APART and fisher_exact(counts).pvalue < SURE:
         found.append(
@@ -70,10 +65,3 @@ def _missing_classes(case: Case, repair: Split, failing: Outcomes) -> list[str]:
         return []
     names = ", ".join(case.class_name(label) for label in missing[:5]) + (" and others" if len(missing) > 5 else "")
     return [f"'repair' has no example of {names}, where the model fails; such errors cannot be learnt from it"]
-
-
-def _outcomes(case: Case, name: str) -> Outcomes:
-    return evaluate(
-        case.model, case.splits[name], case.task, device=case.device, batch_size=case.batch_size,
-        name=f"the examples of '{name}'",
-    )  # fmt: skip

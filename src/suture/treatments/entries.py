@@ -10,7 +10,6 @@ from suture.localizers import Evidence, gather
 from suture.localizers.friction import short_training
 from suture.localizers.network import Positions, batches_at, plain_recurrence, trainable, twin
 from suture.registry import Registry
-from suture.tasks import evaluate
 
 Scores = dict[str, Tensor]
 """Parameter → score of its entries, in its shape, on the CPU; empty where nothing can be scored."""
@@ -21,11 +20,7 @@ EXAMPLES = 256  # whose gradients are squared one by one
 
 def evidence_of(case: Case) -> Evidence:
     """Evidence on the errors of `diagnose`."""
-    found = evaluate(
-        case.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
-        name="the examples of 'diagnose'",
-    )  # fmt: skip
-    return gather(case, found.right)[0]
+    return gather(case, case.outcomes("diagnose").right)[0]
 
 
 @SCORES.register("friction")

@@ -14,7 +14,7 @@ from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.localizers import gather
 from suture.splits import Split
 from suture.stats import flips
-from suture.tasks import Batch, Examples, evaluate
+from suture.tasks import Batch, Examples
 from suture.training import Stop
 from suture.training.loop import Penalty
 from suture.treatments.entries import mean_square
@@ -64,10 +64,7 @@ class EWC(Guard):
     @staticmethod
     def _fisher(job: Job) -> dict[str, Tensor]:
         case = job.case
-        found = evaluate(
-            job.model, case.splits["diagnose"], case.task, device=case.device, batch_size=case.batch_size,
-            name="the examples of 'diagnose'",
-        )  # fmt: skip
+        found = case.outcomes("diagnose", job.model)
         evidence = gather(case, found.right)[0].of(job.model)
         drawn = np.random.default_rng(job.seed).permutation(found.correct)
         values = mean_square(evidence, drawn)
@@ -118,16 +115,12 @@ class Replay(Guard):
     """Train on the errors of `repair` and some of what is right there, in place of everything."""
 
     kind: Literal["replay"] = "replay"
-    share: float = Field(0.5, ge=0, lt=1, description="of the examples that were right")
+    share: float = Field(0.5, ge=0, lt=1, description="of right examples among those that are trained on")
 
     def examples(self, job: Job, examples: Examples) -> Examples:
         if not isinstance(examples, Split):
             raise InvalidArgumentError("replay goes with one guard that chooses examples, not with several")
-        case = job.case
-        found = evaluate(
-            job.model, examples, case.task, device=case.device, batch_size=case.batch_size,
-            name="the examples of 'repair'",
-        )  # fmt: skip
+        found = job.case.outcomes(examples, job.model)
         wanted = round(len(found.errors) * self.share / (1 - self.share))
         right = np.random.default_rng(job.seed).permutation(found.correct)[:wanted]
         chosen = np.sort(np.concatenate([found.errors, right]))
@@ -160,10 +153,7 @@ class EarlyStop(Guard):
 
 def _verdicts(job: Job, model: nn.Module) -> NDArray[np.bool_]:
     case = job.case
-    return evaluate(
-        model, case.splits["select"], case.task, device=case.device, batch_size=case.batch_size,
-        name="the examples of 'select'",
-    ).right  # fmt: skip
+    return case.outcomes("select", model).right
 
 
 def _values(job: Job) -> dict[str, Tensor]:
