@@ -13,7 +13,7 @@ help: ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vision,trackers,lora]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vision,trackers,lora,labels]' --group dev
 	touch $(STAMP)
 
 demo: $(STAMP) ## find, repair and prove on a small network: writes demo-run/report.html

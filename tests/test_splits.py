@@ -101,3 +101,11 @@ def test_unusable_further_examples() -> None:
         toys.case(repair_extra=[torch.zeros(2)])
     with pytest.raises(DataError, match="no examples to repair on"):
         Case(toys.network(), verify=toys.data(), repair_extra=toys.points(5, seed=9)).splits["repair"]
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor, lambda y: torch.tensor([y]), np.array])
+def test_labels_of_every_kind_are_strata(kind: object) -> None:
+    examples = [(torch.tensor([float(i)]), kind(i % 3)) for i in range(60)]  # type: ignore[operator]
+    parts = {name: examples[i::3] for i, name in enumerate(("diagnose", "repair", "verify"))}
+    case = Case(torch.nn.Linear(1, 3), parts)
+    assert case.splits["diagnose"].strata == [y % 3 for y in range(0, 60, 3)]

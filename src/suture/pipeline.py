@@ -11,18 +11,19 @@ import pandas as pd
 
 from suture.asked import Asked
 from suture.case import Case
+from suture.causes.label_errors import find_label_issues
 from suture.claim import asked_in, claimed, refuse_other_case
 from suture.errors import InvalidArgumentError, RunError
 from suture.history import History, load_history
 from suture.registry import suggest
 from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
-from suture.stages.diagnose import Diagnosis, diagnose
+from suture.stages.diagnose import ASKED, Diagnosis, diagnose
 from suture.stages.drift import untouched_examples
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
-from suture.stages.treat import Treatment, treat
+from suture.stages.treat import SUSPECTS, Exclude, Treatment, treat
 from suture.stages.verify import Verification, verify
 from suture.training import Checkpoints
 from suture.treatments import Groups, Plan, known_groups, load_plan
@@ -80,23 +81,34 @@ class Run:
             "localize", Localization, key, lambda: localize(self.case, localizers, rule, max_memory=max_memory)
         )
 
-    def diagnose(self) -> Diagnosis:
-        """Confusion pairs of the errors."""
-        localization = self._needed("localize", Localization)
-        key = fingerprint("diagnose", self.directory.key("localize"))
-        return self._stage("diagnose", Diagnosis, key, lambda: diagnose(self.case, localization))
+    def diagnose(self, causes: int | None = None) -> Diagnosis:
+        """Confusion pairs of the errors, and their causes.
 
-    def treat(self, plan: str | Plan = "default", *, twin: bool = False) -> Treatment:
+        Args:
+            causes: as for `suture.diagnose`.
+        """
+        causes = ASKED if causes is None else causes
+        localization = self._needed("localize", Localization)
+        key = fingerprint("diagnose", Diagnosis.schema, self.directory.key("localize"), causes)
+        return self._stage("diagnose", Diagnosis, key, lambda: diagnose(self.case, localization, causes=causes))
+
+    def treat(self, plan: str | Plan = "default", *, exclude: Exclude | None = None, twin: bool = False) -> Treatment:
         """The patch; resumes after the last finished epoch.
 
         Args:
-            plan, twin: as for `suture.treat`.
+            plan, exclude, twin: as for `suture.treat`.
         """
         localization = self._needed("localize", Localization)
         plan = load_plan(plan, self.case.protocol)
-        key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *["twin"] * twin)
+        more = ["twin"] * twin
+        if exclude is not None:
+            out = exclude if isinstance(exclude, str) else [x if isinstance(x, str) else int(x) for x in exclude]
+            more += [fingerprint("exclude", out)]
+        key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *more)
         checkpoints = Checkpoints(self.directory.stage("treat"), key)
-        do = partial(treat, self.case, localization, plan, twin=twin, checkpoints=checkpoints, say=self._tell)
+        do = partial(
+            treat, self.case, localization, plan, exclude=exclude, twin=twin, checkpoints=checkpoints, say=self._tell
+        )
         result = self._stage("treat", Treatment, key, do)
         checkpoints.clear()
         return result
@@ -159,8 +171,10 @@ def run(
     localizers: str | Sequence[str] = "default",
     rule: str = "default",
     max_memory: int | None = None,
+    causes: int | None = None,
     plan: str | Plan = "default",
     twin: bool = False,
+    exclude_suspects: bool = False,
     until: str | None = None,
     redo: str | None = None,
     asked: Asked | None = None,
@@ -176,7 +190,9 @@ def run(
         out: the run directory; made when it does not exist.
         history: a log of the training, for Scan, which is skipped without one.
         localizers, rule, max_memory: as for `localize`.
+        causes: as for `diagnose`.
         plan, twin: as for `treat`.
+        exclude_suspects: as ``exclude="suspects"`` for `treat`.
         until: the last stage to do.
         redo: the first stage to do again even if it was finished.
         asked: how to build the case again, for the commands that take the run directory alone.
@@ -193,14 +209,16 @@ def run(
         known_groups(case.groups, plan.where.names)
     for split in SPLITS:
         case.splits[split]  # a missing one is said before anything is written
+    if exclude_suspects:
+        find_label_issues()
     this = Run(case, out, say, asked)
     with this.claimed():
         if redo:
             this.directory.forget(redo)
         steps: dict[str, Callable[[], Result]] = {
             "localize": lambda: this.localize(localizers, rule, max_memory),
-            "diagnose": this.diagnose,
-            "treat": lambda: this.treat(plan, twin=twin),
+            "diagnose": lambda: this.diagnose(causes),
+            "treat": lambda: this.treat(plan, exclude=SUSPECTS if exclude_suspects else None, twin=twin),
             "verify": this.verify,
         }
         if history is not None:

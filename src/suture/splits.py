@@ -164,7 +164,7 @@ def _feed(digest: Any, thing: Any) -> None:
 
 
 def _stratum(target: Any) -> int | None:
-    if isinstance(target, Tensor | np.ndarray | np.generic) and np.size(target) == 1:
+    if isinstance(target, Tensor | np.ndarray | np.generic) and np.prod(target.shape) == 1:
         target = target.item()
     return target if isinstance(target, int) and not isinstance(target, bool) else None
 

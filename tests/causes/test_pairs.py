@@ -1,10 +1,13 @@
 """Confusion pairs against counting by hand."""
 
 import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from suture.causes import confusion_pairs
+from suture.causes.pairs import expected_counts
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=60))
@@ -18,3 +21,35 @@ def test_pairs_count_every_error_once_most_frequent_first(pairs: list[tuple[int,
     for row in found.itertuples():
         assert row.count == errors.count((row.target, row.predicted))
         assert row.share == row.count / len(errors)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=80))
+def test_by_chance_every_class_has_as_many_errors_and_as_many_false_answers(pairs: list[tuple[int, int]]) -> None:
+    # Over the pairs that occur, the fit can only miss what it gives to pairs that do not.
+    targets, predictions = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
+    found = confusion_pairs(targets, predictions, targets == predictions)
+    assert (found["expected"] >= 0).all()
+    for side in ("target", "predicted"):
+        sums = found.groupby(side)[["count", "expected"]].sum()
+        assert (sums["expected"] <= sums["count"] * (1 + 1e-3) + 1e-6).all()
+
+
+def test_a_product_table_is_expected_as_it_is() -> None:
+    # Three classes, rates 1 : 2 : 4 of being taken for, errors 6, 5, 3 per target: independent off the diagonal.
+    rates = {0: 1.0, 1: 2.0, 2: 4.0}
+    counts = pd.DataFrame(
+        [(t, p, 1000 * (t + 1) * rates[p]) for t in range(3) for p in range(3) if t != p],
+        columns=["target", "predicted", "count"],
+    )
+    assert expected_counts(counts) == pytest.approx(counts["count"].to_numpy(), rel=1e-4)
+
+
+def test_a_confusion_that_chance_does_not_explain_exceeds_what_is_expected() -> None:
+    counts = pd.DataFrame(
+        [(t, p, 40 if (t, p) == (0, 1) else 4) for t in range(4) for p in range(4) if t != p],
+        columns=["target", "predicted", "count"],
+    )
+    expected = expected_counts(counts)
+    assert expected[0] < 36
+    assert expected.sum() == pytest.approx(counts["count"].sum())
+    assert len(expected_counts(counts.head(0))) == 0

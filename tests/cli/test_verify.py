@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -243,3 +244,35 @@ def test_a_second_patch_is_a_second_look_and_that_is_said(suture: Suture, toy: T
     assert "These examples were looked at 2 times, for a patch each" in " ".join(answer.out.split())
     suture("report", finished, "--format", "md")
     assert "looked at 2 times" in (finished / "report.md").read_text()
+
+
+# JUnit
+
+
+def cases(path: Path) -> dict[str, str]:
+    """Test case → what it failed with, empty where it passed."""
+    (suite,) = ElementTree.fromstring(path.read_bytes())
+    return {case.attrib["name"]: "".join(f.attrib["message"] for f in case) for case in suite.iter("testcase")}
+
+
+def test_gates_as_junit_are_written_whether_they_hold_or_not(
+    suture: Suture, toy: Toy, finished: Path, tmp_path: Path
+) -> None:
+    held, failed, other = (tmp_path / "new" / f"{name}.xml" for name in ("held", "failed", "other"))
+    assert suture("verify", finished, "--require", "better", "--junit", held).code == 0
+    assert cases(held) == {"verdict: better": ""}
+    keep = tmp_path / "keep.txt"
+    keep.write_text(outcomes(finished)["broken"][0])
+    answer = suture("verify", finished, "--max-regression", "0.001", "--must-keep", keep, "--junit", failed)
+    assert answer.code == 3
+    said = cases(failed)
+    assert answer.error == "error: " + "; ".join(filter(None, said.values()))
+    assert sum(map(bool, said.values())) == 2
+    patch = words_of(toy, finished / "treat" / "patch.safetensors")
+    assert suture(*patch, "--require", "better", "--junit", other).code == 0
+    assert cases(other) == {"verdict: better": ""}
+
+
+def test_bad_input_writes_no_junit(suture: Suture, finished: Path, tmp_path: Path) -> None:
+    assert suture("verify", finished, "--require", "best", "--junit", tmp_path / "gate.xml").code == 2
+    assert not (tmp_path / "gate.xml").exists()

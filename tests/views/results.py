@@ -32,6 +32,7 @@ HOSTILE = [
     "猫 🐈 Ω\u202eesrever\x1b[31m\x01\nnext line",
 ]
 UNWRITABLE = "\udcff\x00"  # a file name that is no UTF-8 gives lone surrogates
+NAN = float("nan")
 CLASSES = ["cat", "dog", "ship"]
 
 
@@ -91,26 +92,46 @@ def localized_without_errors() -> Localization:
 
 
 def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None, *, pictures: bool = True) -> Diagnosis:
-    """Each class taken for the next one."""
+    """Each class taken for the next one; the first confusion has a group and a cause."""
     classes, groups = classes or CLASSES, groups or ["fc"]
     n = len(classes)
     true, predicted = classes, classes[1:] + classes[:1]
-    confusion = pd.DataFrame({"true": true, "predicted": predicted, "count": range(n + 2, 2, -1), "share": 0.5 / n})
+    confusion = pd.DataFrame({
+        "true": true, "predicted": predicted, "count": range(n + 2, 2, -1), "share": 0.5 / n, "expected": 2.5,
+    })  # fmt: skip
     pairs = confusion.assign(
-        group=[groups[i % len(groups)] for i in range(n)], score=0.5, null=0.4, ratio=[1.25] + [float("nan")] * (n - 1)
-    )
+        group=[groups[i % len(groups)] for i in range(n)], score=0.5, null=0.4, ratio=[1.25] + [float("nan")] * (n - 1),
+        low=1.1, high=1.5, p=[0.01] + [1.0] * (n - 1), stands_out=[True] + [False] * (n - 1),
+    )  # fmt: skip
     names = [f"{t} → {p}" for t, p in zip(true, predicted, strict=True)]
+    two = [{"true": t, "predicted": p} for t, p in zip(true[:2], predicted[:2], strict=True)]
+    found = [{"n": 9, "probe": "blur", "excess": 2.5, "low": 1.0, "high": 4.0, "share": 0.7}]
+    causes = [
+        two[0] | found[0] | {"family": "texture", "p": 0.002, "group": groups[0], "carried": 0.9, "beyond": 2.3},
+        two[1] | found[0] | {"family": None, "p": 0.4, "group": None, "carried": None, "beyond": None},
+    ]
+    probes = [
+        pair | {"probe": probe, "family": family, "share": share, "stands_out": pair is two[0] and probe == "blur"}
+        for pair in two
+        for probe, family, share in (("gray", "colour", -0.4), ("blur", "texture", 0.7), ("tiles_2", "shape", NAN))
+    ]
+    through = [
+        two[0] | {"group": group, "effect": 2.4, "share": 0.9, "random": 0.1, "excess": 2.3, "excess_low": 1.0,
+                  "excess_high": 3.0}
+        for group in groups
+    ]  # fmt: skip
     return Diagnosis(
-        pairs=pairs, confusion=confusion, exemplars={name: [0, 1] for name in names},
-        n_errors=int(confusion["count"].sum()),
-        pictures={name: noise(2, 8, 8, 1) for name in names} if pictures else {},
+        pairs=pairs, confusion=confusion, exemplars=pd.DataFrame([two[0] | {"kind": "typical", "position": 0}]),
+        n_errors=int(confusion["count"].sum()), causes=pd.DataFrame(causes), probes=pd.DataFrame(probes),
+        through=pd.DataFrame(through), pictures={name: noise(2, 8, 8, 1) for name in names} if pictures else {},
+        changed={names[0]: noise(2, 8, 8, 1)} if pictures else {},
     )  # fmt: skip
 
 
 def diagnosed_without_classes(n_errors: int = 5) -> Diagnosis:
     """What Diagnose says where a task has no predictions, or a model no errors."""
     empty = pd.DataFrame({"true": [], "predicted": [], "count": [], "share": []})
-    return Diagnosis(pairs=empty, confusion=empty, exemplars={}, n_errors=n_errors)
+    return Diagnosis(pairs=empty, confusion=empty, n_errors=n_errors)
 
 
 def treated(groups: list[str] | None = None, **changes: Any) -> Treatment:

@@ -1,5 +1,6 @@
 """The report in a real browser: it loads whole, fits any screen, and nothing in it runs."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from suture.views.page import report
+from suture.views.runs import export, read_runs
 from tests.views.results import (
     diagnosed,
     diagnosed_without_classes,
@@ -26,6 +30,7 @@ from tests.views.results import (
     verified_without_classes,
     write_run,
 )
+from tests.views.test_explorer import crowd, with_examples
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -43,7 +48,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.binary_location = str(CHROMIUM)
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     yield driver
     driver.quit()
@@ -54,14 +59,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
     healthy = (localized_without_errors(), diagnosed_without_classes(0), untreated(), verified_unchanged())
     runs = {
-        "complete": write_run(root / "a", scanned(), localized(), diagnosed(), treated(), verified()),
+        "complete": write_run(root / "a", scanned(), localized(), diagnosed(), treated(), with_examples(verified())),
         "hostile": hostile_run(root / "b"),
         "search": write_run(root / "e", searched()),
         "route": write_run(root / "f", routed()),
         "healthy": write_run(root / "c", *healthy),
+        "many": write_run(root / "g", with_examples(crowd(300))),
         "own task": write_run(root / "d", localized(), treated(), verified_without_classes()),
     }
-    return {name: report(run) for name, run in runs.items()}
+    made = {name: report(run) for name, run in runs.items()}
+    export(read_runs([runs["complete"], runs["hostile"], runs["search"]]), "html", root / "runs.html")
+    return made | {"several": root / "runs.html"}
 
 
 def load(browser: Any, page: Path, width: int, *, dark: bool = False) -> None:
@@ -72,11 +80,21 @@ def load(browser: Any, page: Path, width: int, *, dark: bool = False) -> None:
     browser.get(page.as_uri())
 
 
+def requested(browser: Any) -> set[str]:
+    """Schemes of everything that was asked for since the last look."""
+    sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [each["params"]["request"]["url"] for each in sent if each["method"] == "Network.requestWillBeSent"]
+    assert urls
+    return {url.partition(":")[0] for url in urls}
+
+
 @pytest.mark.parametrize("width", [375, 1200])
-@pytest.mark.parametrize("name", ["complete", "hostile", "search", "route", "healthy", "own task"])
+@pytest.mark.parametrize("name", ["complete", "hostile", "search", "route", "healthy", "own task", "many", "several"])
 def test_it_loads_whole_and_fits(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
+    browser.get_log("performance")  # what the browser asked for before
     load(browser, pages[name], width)
     assert browser.get_log("browser") == []
+    assert requested(browser) <= {"file", "data"}
     broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)"
     assert browser.execute_script(broken) == []
     page, shown, screen = browser.execute_script(
@@ -140,3 +158,61 @@ def test_contents_lead_to_sections(browser: Any, pages: dict[str, Path]) -> None
         "return [...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.getAttribute('href')))"
     )
     assert all(browser.execute_script(targets))
+
+
+SHOWN = "return [...document.querySelectorAll('[data-part]')].filter(e => e.checkVisibility()).map(e => e.dataset.part)"
+
+
+def test_the_filters_show_what_is_chosen_and_the_keyboard_moves_them(browser: Any, pages: dict[str, Path]) -> None:
+    load(browser, pages["complete"], 1200)
+    assert browser.execute_script(SHOWN) == ["difference", "fixed", "broken"]
+    browser.find_element(By.CSS_SELECTOR, "[data-show=after]").click()
+    browser.find_element(By.CSS_SELECTOR, "[data-show=broken]").click()
+    assert browser.execute_script(SHOWN) == ["after", "broken"]
+    browser.find_element(By.CSS_SELECTOR, "[data-show=after]").send_keys(Keys.ARROW_LEFT)
+    browser.find_element(By.CSS_SELECTOR, "[data-show=broken]").send_keys(Keys.ARROW_RIGHT)
+    assert browser.execute_script(SHOWN) == ["before", "fixed", "broken"]
+    named = "return [...document.querySelectorAll('input')].every(i => i.labels[0]?.innerText.trim())"
+    assert browser.execute_script(named)
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('fieldset')].every(f => f.querySelector('legend'))"
+    )
+
+
+def test_a_cell_leads_to_its_examples_and_opens_them(browser: Any, pages: dict[str, Path]) -> None:
+    load(browser, pages["complete"], 1200)
+    seen = "return document.querySelector('#confusion-3').checkVisibility({contentVisibilityAuto: true})"
+    assert not browser.execute_script(seen)
+    browser.find_element(By.CSS_SELECTOR, "a[href='#confusion-3']").click()
+    assert browser.execute_script(seen)
+
+
+def test_paper_shows_everything_and_no_switches(browser: Any, pages: dict[str, Path]) -> None:
+    load(browser, pages["complete"], 1200)
+    browser.find_element(By.CSS_SELECTOR, "[data-show=broken]").click()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script(SHOWN) == ["difference", "before", "after", "fixed", "broken"]
+    assert not browser.execute_script("return document.querySelector('.choices').checkVisibility()")
+    assert browser.execute_script("return document.querySelector('#confusion-3 img').checkVisibility()")
+    pdf = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+    assert len(pdf) > 50_000
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_first_screen_has_the_verdict_the_groups_and_the_picture(
+    browser: Any, pages: dict[str, Path], width: int, height: int
+) -> None:
+    load(browser, pages["complete"], width)
+    ends = browser.execute_script(
+        "return ['.word', '.where', '.verdict img'].map(s => document.querySelector(s).getBoundingClientRect().bottom)"
+    )
+    assert max(ends) <= height
+
+
+def test_without_has_everything_is_shown(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
+    old = tmp_path / "old.html"
+    old.write_text(pages["complete"].read_text().replace("selector(:has(*))", "selector(:unknown-here(*))"))
+    load(browser, old, 1200)
+    assert browser.execute_script(SHOWN) == ["difference", "before", "after", "fixed", "broken"]
+    assert not browser.execute_script("return document.querySelector('.choices').checkVisibility()")

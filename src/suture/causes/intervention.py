@@ -16,7 +16,7 @@ from suture.errors import InvalidArgumentError
 from suture.stats import mean_interval
 from suture.tasks import evaluate
 
-MOST_CORRECT = 200  # correct examples per class; the null's mean is known well enough by then
+MOST_CORRECT = 80  # correct examples per class: errors are fewer, so that more would hardly sharpen the comparison
 DRAWS = 3  # random changes per picture, averaged
 
 UNDETERMINED = "undetermined"
@@ -86,6 +86,7 @@ def find_causes(
     *,
     probes: Sequence[str | Probe] | None = None,
     masks: Masks = "standing_out",
+    right: NDArray[np.bool_] | None = None,
 ) -> Causes:
     """What takes the errors of one confusion pair back towards the truth, more than its nulls do.
 
@@ -96,6 +97,7 @@ def find_causes(
         probes: names or probes; all that are registered by default.
         masks: the foreground, for the probes that need it: ``"standing_out"``, ``"salient"``, or one's own for
             all of `diagnose`; see `suture.causes.margins.shown`.
+        right: (n,) verdicts on `diagnose`, where they are known; found out otherwise.
 
     Raises:
         UnchangedError: a probe that was asked for by name changed fewer than three of the errors.
@@ -110,7 +112,8 @@ def find_causes(
     if probes is not None and skipped:
         raise UnchangedError(next(iter(skipped.values())))
     correct = [
-        responses(case, _correct(case, label), pair, tried, masks, draws=0) for label in (pair.true, pair.predicted)
+        responses(case, _correct(case, label, right), pair, tried, masks, draws=0)
+        for label in (pair.true, pair.predicted)
     ]
     rows = [_row(p, i, errors, correct, int(enough.sum())) for i, p in enumerate(tried) if enough[i]]
     columns = list(_COLUMNS)
@@ -207,13 +210,17 @@ def _check(case: Case, positions: list[int], pair: Pair) -> None:
         raise InvalidArgumentError(f"position {strange} of diagnose is no example of '{case.class_name(pair.true)}'")
 
 
-def _correct(case: Case, label: int) -> list[int]:
+def _correct(case: Case, label: int, right: NDArray[np.bool_] | None) -> list[int]:
     """Positions in `diagnose` of correct examples of a class, in their order, at most `MOST_CORRECT`."""
     split = case.splits["diagnose"]
     members = [i for i, stratum in enumerate(split.strata) if stratum == label]
     if not members:
         return []
-    order = np.random.default_rng(case.seed).permutation(members)[: 4 * MOST_CORRECT].tolist()
-    examples = split.only(order)
-    right = evaluate(case.model, examples, case.task, device=case.device, batch_size=case.batch_size).right
-    return sorted([i for i, hit in zip(order, right, strict=True) if hit][:MOST_CORRECT])
+    order = np.random.default_rng(case.seed).permutation(members)
+    if right is None:
+        order = order[: 4 * MOST_CORRECT]
+        hits = evaluate(case.model, split.only(order.tolist()), case.task, device=case.device,
+                        batch_size=case.batch_size).right  # fmt: skip
+    else:
+        hits = right[order]
+    return sorted(order[hits][:MOST_CORRECT].tolist())

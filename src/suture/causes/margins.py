@@ -44,7 +44,7 @@ class Pair:
         inputs = normalised(pictures, case.image, batch[0])
         with torch.no_grad():
             outputs = forward(case.model, (inputs, batch[1]), case.task, "these pictures")
-            scores = _scores(case.task, outputs, (inputs, batch[1]))
+            scores = class_scores(case.task, outputs, (inputs, batch[1]))
         if not max(self.true, self.predicted) < scores.shape[1]:
             raise InvalidArgumentError(
                 f"labels {self.true} and {self.predicted} are not both among the model's {scores.shape[1]} classes"
@@ -164,7 +164,7 @@ def _columns(image: ImageFormat, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _scores(task: Task, outputs: Any, batch: Batch) -> Tensor:
+def class_scores(task: Task, outputs: Any, batch: Batch) -> Tensor:
     """(n, classes): the outputs where they are one row of scores per example, else log-probabilities."""
     if isinstance(outputs, Tensor) and outputs.dim() == 2:
         return outputs.float()

@@ -41,6 +41,12 @@ MemoryOpt = Annotated[
     str | None,
     typer.Option("--max-memory", help="What evidence may take at a time: 500MB, 2GiB, or a number of bytes."),
 ]
+CausesOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--causes", min=0, help="For how many of the most frequent confusions Diagnose asks for causes (default 4)."
+    ),
+]
 PlanOpt = Annotated[
     str,
     typer.Option(
@@ -59,6 +65,14 @@ TwinOpt = Annotated[
     bool,
     typer.Option(
         "--twin", help="Treat once more with the examples in another order, to tell how much churn is chance."
+    ),
+]
+SuspectsOpt = Annotated[
+    bool,
+    typer.Option(
+        "--exclude-suspects",
+        help="Neither train nor choose on examples whose label is probably wrong, by confident learning (needs "
+        "cleanlab); where the network fails for another reason, these are what a repair learns from.",
     ),
 ]
 RequireOpt = Annotated[str | None, typer.Option("--require", help="Exit with 3 unless the verdict is: better.")]

@@ -8,6 +8,7 @@ import typer
 from suture.cli.logs import scan
 from suture.cli.options import (
     BudgetOpt,
+    CausesOpt,
     DataOpt,
     DebugOpt,
     LocalizersOpt,
@@ -18,6 +19,7 @@ from suture.cli.options import (
     RequireOpt,
     RuleOpt,
     RunArg,
+    SuspectsOpt,
     TwinOpt,
     WeightsOpt,
 )
@@ -67,9 +69,11 @@ def run(
     plan: PlanOpt = "default",
     budget: BudgetOpt = None,
     twin: TwinOpt = False,
+    exclude_suspects: SuspectsOpt = False,
     localizers: LocalizersOpt = "default",
     rule: RuleOpt = "default",
     max_memory: MemoryOpt = None,
+    causes: CausesOpt = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Weights of a healthy twin.")] = None,
     history: Annotated[
         str | None, typer.Option("--history", help="Training log (CSV with lr, momentum) for Scan.")
@@ -108,7 +112,8 @@ def run(
     ).absolute()  # fmt: skip
     results = run_pipeline(
         asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=chosen, twin=twin,
-        until=until, redo=redo, asked=asked, say=_say, max_memory=memory,
+        exclude_suspects=exclude_suspects, until=until, redo=redo, asked=asked, say=_say, max_memory=memory,
+        causes=causes,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
@@ -152,48 +157,79 @@ def localize(
             typer.echo(line)
 
 
-def diagnose(run: RunArg, debug: DebugOpt = False) -> None:
-    """Say which class is taken for which, and which group has most to do with it.
+def diagnose(run: RunArg, causes: CausesOpt = None, debug: DebugOpt = False) -> None:
+    """Say which class is taken for which, which group has to do with it, and what takes the confusion away.
 
-    Example: suture diagnose run
+    Example: suture diagnose run --causes 8
     """
-    _stage(run, lambda this: this.diagnose())
+    _stage(run, lambda this: this.diagnose(causes))
 
 
 def treat(
-    run: RunArg, plan: PlanOpt = "default", budget: BudgetOpt = None, twin: TwinOpt = False, debug: DebugOpt = False
+    run: RunArg,
+    plan: PlanOpt = "default",
+    budget: BudgetOpt = None,
+    twin: TwinOpt = False,
+    exclude_suspects: SuspectsOpt = False,
+    debug: DebugOpt = False,
 ) -> None:
     """Repair a copy by a plan and write the patch; continues after the last finished epoch.
 
     Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
     """
+    from suture.stages.treat import SUSPECTS
     from suture.treatments import load_plan, within
 
-    _stage(run, lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), twin=twin))
+    exclude = SUSPECTS if exclude_suspects else None
+    _stage(
+        run,
+        lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), exclude=exclude, twin=twin),
+    )
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN|PATCH", help="Run directory, or a patch.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|PATCH...", help="Run directory, several, or a patch.", show_default=False),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; by default in the run directory, or beside the patch.")
+        Path | None,
+        typer.Option(
+            "--out", help="Where to write; by default in the run directory, beside the patch, or here for several runs."
+        ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="html, md or json.")] = "html",
+    form: Annotated[str, typer.Option("--format", help="html, md, json, or junit for one run.")] = "html",
     debug: DebugOpt = False,
 ) -> None:
-    """Write the page that shows a run or a patch: one HTML file, no network; or a summary as Markdown or JSON.
+    """Write the page that shows a run, several side by side, or a patch: one HTML file, no network.
 
-    Examples: suture report run --format md --out summary.md · suture report run/treat/patch.safetensors
+    With --format a summary as Markdown, data as JSON, or the verdict as JUnit XML.
+
+    Examples: suture report run --format md --out summary.md · suture report a b --out both.html ·
+    suture report run/treat/patch.safetensors
     """
     from suture.errors import InvalidArgumentError
-    from suture.views.export import FORMATS, export
+    from suture.views import runs as several
+    from suture.views.export import FORMATS, SUFFIXES, export
 
-    if form not in FORMATS:
-        raise InvalidArgumentError(f"--format takes {', '.join(FORMATS)}, not '{form}'")
-    if run.is_file() or run.suffix == ".safetensors":
-        report_patch(run, out, form)
+    patches = [path for path in runs if path.is_file() or path.suffix == ".safetensors"]
+    if patches and len(runs) > 1:
+        raise InvalidArgumentError(f"{patches[0]} is no run directory; several reports compare runs, so give it alone")
+    allowed = several.FORMATS if patches or len(runs) > 1 else FORMATS
+    if form not in allowed:
+        what = " with a patch" if patches else " with several runs" if len(runs) > 1 else ""
+        raise InvalidArgumentError(f"--format takes {', '.join(allowed)}{what}, not '{form}'")
+    if patches:
+        report_patch(runs[0], out, form)
         return
-    path = out or run / f"report.{form}"
-    export(run, form, path)
+    if len(runs) > 1:
+        found = several.read_runs(runs)
+        path = out or Path(f"suture-runs.{form}")
+        several.export(found, form, path)
+        _print(several.table(found))
+    else:
+        path = out or runs[0] / f"report.{SUFFIXES.get(form, form)}"
+        export(runs[0], form, path)
     typer.echo(path)
 
 

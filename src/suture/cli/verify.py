@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from suture.asked import Asked
     from suture.stages.verify import Verification
 
-NAMED = 20  # broken examples that an error names; the result has them all
-
 
 def verify(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)] = None,
@@ -51,11 +49,15 @@ def verify(
     ] = None,
     require: RequireOpt = None,
     max_regression: RegressionOpt = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", help="Also write the gates as JUnit XML, so that CI shows them as tests."),
+    ] = None,
     debug: DebugOpt = False,
 ) -> None:
     """Count what a repair fixed and broke on unseen data.
 
-    Examples: suture verify run --require better --max-regression 0.05 ·
+    Examples: suture verify run --require better --max-regression 0.05 --junit gate.xml ·
     suture verify run --untouched photos --must-keep golden.txt ·
     suture verify --patch patch.safetensors --model model.py:net --weights w.safetensors --data photos
     """
@@ -79,7 +81,18 @@ def verify(
         if given:
             raise InvalidArgumentError(f"{next(iter(given))} goes with --patch; a run knows its own")
         result = _stage(run, lambda this: this.verify(_data(untouched, this.asked), kept))
+    if junit is not None:
+        _write_junit(junit, result, str(run or patch), require, max_regression)
     gate(result, require, max_regression)
+
+
+def _write_junit(
+    path: Path, result: "Verification", title: str, require: str | None, max_regression: float | None
+) -> None:
+    from suture.rundir import write_atomic
+    from suture.views.junit import junit
+
+    write_atomic(path, junit(result, title, require=require, max_regression=max_regression))
 
 
 def _of_patch(
@@ -115,37 +128,11 @@ def gate(result: "Verification", require: str | None, max_regression: float | No
             regression rate does not hold.
     """
     from suture.errors import RequirementError
-    from suture.views.text import listed, several
+    from suture.views.checks import checks
 
-    unmet = []
-    if require is not None and result.verdict != require:
-        unmet.append(f"the verdict is '{result.verdict}' and not '{require}' as required")
-    if result.broken_must_keep:
-        n = len(result.broken_must_keep)
-        unmet.append(f"{several(n, 'example')} that may not break {'is' if n == 1 else 'are'} broken: "
-                     f"{listed(result.broken_must_keep, NAMED)}")  # fmt: skip
-    if max_regression is not None and result.regression_bound > max_regression:
-        unmet.append(_regression(result, max_regression))
+    unmet = [check.unmet for check in checks(result, require, max_regression) if check.unmet]
     if unmet:
         raise RequirementError("; ".join(unmet))
-
-
-def _regression(result: "Verification", allowed: float) -> str:
-    """Why the bound does not hold: the rate, what cannot be ruled out, and how many examples it would take."""
-    from suture.stats import least_for_bound
-    from suture.views.text import several
-
-    right, needed = result.right_before, least_for_bound(allowed)
-    said = (
-        f"the repair broke {result.broken} of {several(right, 'right example')} ({result.regression_rate:.1%}), and a "
-        f"regression rate up to {result.regression_bound:.1%} cannot be ruled out (one-sided 95 % bound); at most "
-        f"{allowed:.1%} is allowed"
-    )
-    if needed is None:
-        return f"{said}, which no number of examples can promise"
-    if right < needed:
-        return f"{said}, which takes at least {needed} right examples, none of them broken"
-    return said
 
 
 def check_require(require: str | None) -> None:

@@ -20,8 +20,6 @@ from safetensors.numpy import load_file, save_file
 from suture.errors import RunError
 from suture.rundir import RESULT, read_json, replacing, write_json
 
-PICTURES = "pictures.safetensors"
-
 
 def _table_to_json(table: pd.DataFrame) -> dict[str, Any]:
     """Column → index → value where the index names things, else a list of rows; NaN becomes null."""
@@ -112,26 +110,27 @@ class Result:
             raise RunError(f"{directory / RESULT} was written by a newer suture; upgrade with pip install -U suture")
         try:
             known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-            data = {name: value for name, value in data.items() if name in known}
-            return TypeAdapter(cls).validate_python(data | cls.load_files(directory))
+            own = {name: value for name, value in data.items() if name in known}
+            return TypeAdapter(cls).validate_python(own | cls.load_files(directory))
         except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-            first = str(error).splitlines()[0]
-            raise RunError(f"{directory} is damaged ({first}); run with --redo {cls.stage}") from error
+            older = data.get("schema", 0) < cls.schema
+            first = "an older suture wrote it" if older else f"it is damaged: {str(error).splitlines()[0]}"
+            raise RunError(f"{directory} cannot be read ({first}); run with --redo {cls.stage}") from error
 
     def save_files(self, directory: Path) -> None:
-        """Write the fields that are not JSON; here the pictures, where a result has some."""
-        pictures: dict[str, NDArray[np.uint8]] = getattr(self, "pictures", {})
-        if pictures:
-            with replacing(directory / PICTURES) as temporary:
-                save_file({name: np.ascontiguousarray(array) for name, array in pictures.items()}, temporary)
+        """Write the fields that are not JSON: here arrays by name, a file per field, where there are some."""
+        for field in self.in_files:
+            arrays: dict[str, NDArray[np.uint8]] = getattr(self, field, {})
+            if arrays:
+                with replacing(directory / f"{field}.safetensors") as temporary:
+                    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
     @classmethod
     def load_files(cls, directory: Path) -> dict[str, Any]:
         """Read what `save_files` wrote: field name → value."""
-        if "pictures" not in {field.name for field in fields(cls)}:  # type: ignore[arg-type]
-            return {}
-        path = directory / PICTURES
-        return {"pictures": load_file(path) if path.exists() else {}}
+        paths = {field: directory / f"{field}.safetensors" for field in cls.in_files}
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        return {field: load_file(path) if path.exists() else {} for field, path in paths.items() if field in known}
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the result; returns matplotlib axes."""

@@ -11,8 +11,10 @@ import pandas as pd
 from torch import nn
 
 from suture.case import Case
-from suture.errors import SutureError
+from suture.causes.label_errors import suspects_of
+from suture.errors import DataError, InvalidArgumentError, SutureError
 from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, canonical_state, load_patch
+from suture.splits import Splits, writable
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
 from suture.training import Checkpoints
@@ -33,6 +35,23 @@ from suture.treatments.course import is_small
 from suture.treatments.doubts import doubts_of
 
 TWIN = "twin.safetensors"
+SUSPECTS = "suspects"
+TREATED_ON = ("repair", "select")
+
+Exclude = str | Sequence[int | str]
+"""``"suspects"``, or examples: positions in `repair`, or names as `Split.label` gives them, of `repair` or `select`."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many examples a treatment does without, and sentences on it."""
+
+    n: int = 0
+    account: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+NOBODY = LeftOut()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +71,7 @@ class Treatment(Result, stage="treat", schema=2):
         warnings: what may be wrong with the data.
         patch, undo: the changed tensors, and their old values.
         twin: the patch of the same treatment with the examples in another order, for the churn floor; or None.
+        excluded: how many examples of `repair` and `select` were left out on request.
     """
 
     in_files = ("patch", "undo", "twin")
@@ -65,6 +85,7 @@ class Treatment(Result, stage="treat", schema=2):
     note: str
     account: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    excluded: int = 0
     patch: Patch = field(repr=False)
     undo: Patch = field(repr=False)
     twin: Patch | None = field(default=None, repr=False)
@@ -92,6 +113,7 @@ def treat(
     where: Localization | Sequence[str],
     plan: str | Plan = "default",
     *,
+    exclude: Exclude | None = None,
     twin: bool = False,
     checkpoints: Checkpoints | None = None,
     say: Callable[[str], None] | None = None,
@@ -105,6 +127,9 @@ def treat(
     Args:
         where: a localization, whose flagged groups are treated, or names of groups.
         plan: ``"default"`` (``auto``; ``A`` under protocol "paper"), a preset, a TOML file or a Plan.
+        exclude: examples that neither training nor choice uses: ``"suspects"``, those whose label is probably wrong
+            (`suture.causes.label_errors`), or positions in `repair`, or names of examples of `repair` or `select`.
+            `diagnose` and `verify` keep all of theirs.
         twin: carry the plan out once more, with the examples in another order, so that Verify can say how much
             of the churn is chance.
         checkpoints: where to save after each epoch and to resume from.
@@ -113,17 +138,22 @@ def treat(
     Raises:
         GroupError: no such group.
         UnknownNameError: no such plan.
+        DataError: an example to exclude is not known, or none would be left.
+        InvalidArgumentError: suspects cannot be found: the task gives no probabilities, or cleanlab is not installed.
     """
     plan = load_plan(plan, case.protocol)
     named = [where] if isinstance(where, str) else where
     flagged = known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
+    given, (case, left_out) = case, _without(case, exclude)
     job = Job(
         case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
         case.seed,
     )  # fmt: skip
     if plan.how.reads_places and not job.places.parameters:
-        return _untouched(case, plan, _nothing_flagged(named))
-    doubts = [] if isinstance(plan.how, Nothing) else doubts_of(case)
+        return _untouched(case, plan, _nothing_flagged(named), left_out=left_out)
+    # Of what was given: where labels mean something else altogether, suspects would hide it.
+    doubts = [] if isinstance(plan.how, Nothing) else doubts_of(given)
+    doubts += left_out.warnings
     always = case.protocol == "paper"
     if say is not None and (forecast := plan.how.estimate(job)).seconds:
         folds = is_small(plan, job, always=always)  # two trainings on halves of `repair` come on top
@@ -133,14 +163,69 @@ def treat(
     if base_sha256(canonical_state(case.model)) != case.weights_sha256:
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
     if course.made is None:
-        return _untouched(case, plan, course.note, course, doubts)
+        return _untouched(case, plan, course.note, course, doubts, left_out)
     patch, undo = _patches(case, course.kept, course.made, course.judged)
     again = repeat(plan, job, course) if twin else None
     return Treatment(
         plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
-        tried=course.judged, note=course.note, account=course.account, warnings=doubts, patch=patch, undo=undo,
+        tried=course.judged, note=course.note, account=[*left_out.account, *course.account], warnings=doubts,
+        excluded=left_out.n, patch=patch, undo=undo,
         twin=_patches(case, course.kept, again, course.judged)[0] if again is not None else None,
     )  # fmt: skip
+
+
+def _without(case: Case, exclude: Exclude | None) -> tuple[Case, LeftOut]:
+    """The case without some examples of `repair` and `select`, and what to say of it; the case given stays whole."""
+    if exclude is None:
+        return case, NOBODY
+    suspected = isinstance(exclude, str) and exclude == SUSPECTS  # a column of a table compares entry by entry
+    out = _suspects(case) if suspected else _named(case, exclude)
+    kept = {name: [i for i in range(len(case.splits[name])) if i not in out[name]] for name in out}
+    for name, positions in kept.items():
+        if not positions:
+            raise DataError(f"no example of '{name}' would be left to treat with; exclude fewer")
+    reduced = copy.copy(case)
+    reduced.splits = Splits(case.splits | {name: case.splits[name].only(part) for name, part in kept.items()})
+    n = sum(map(len, out.values()))
+    counts = " and ".join(f"{len(out[name])} of {len(case.splits[name])} examples of '{name}'" for name in out)
+    if not suspected:
+        return reduced, LeftOut(n, [f"left out as asked: {counts}"])
+    said = f"left out because their labels are suspected to be wrong: {counts}"
+    return reduced, LeftOut(n, [said], [_errors_lost(case, out)] if n else [])
+
+
+def _suspects(case: Case) -> dict[str, set[int]]:
+    return {name: set(suspects_of(case, name)["position"]) for name in TREATED_ON}
+
+
+def _named(case: Case, names: Exclude) -> dict[str, set[int]]:
+    """Split → positions of the examples that are named; those of `diagnose` or `verify` are never treated on."""
+    if isinstance(names, str):
+        raise InvalidArgumentError(f"exclude takes '{SUSPECTS}' or a list of examples, not '{names}'")
+    known: dict[str, list[tuple[str, int]]] = {}
+    for split in TREATED_ON:
+        for i in range(len(case.splits[split])):
+            known.setdefault(case.splits[split].label(i), []).append((split, i))
+    out: dict[str, set[int]] = {split: set() for split in TREATED_ON}
+    n = len(case.splits["repair"])
+    for name in names:
+        places = known.get(writable(name), []) if isinstance(name, str) else [("repair", int(name))] * (0 <= name < n)
+        if not places:
+            called = f"is called '{name}'" if isinstance(name, str) else f"of 'repair' has position {name}"
+            raise DataError(f"no example {called}; give positions in 'repair' or names such as '{next(iter(known))}'")
+        for split, i in places:
+            out[split].add(i)
+    return out
+
+
+def _errors_lost(case: Case, out: dict[str, set[int]]) -> str:
+    """What leaving out suspects costs: all of them are errors, and a network that fails suspects right labels too."""
+    wrong = sum(len(case.outcomes(case.splits[name].without_extra()).errors) for name in out)
+    n = sum(map(len, out.values()))
+    return (
+        f"the {n} examples left out are {n / wrong:.0%} of the model's errors on 'repair' and 'select'; where it fails "
+        "for another reason than wrong labels, these are what a repair learns from, so look at them"
+    )
 
 
 def _flagged_in(case: Case, model: nn.Module) -> list[str]:
@@ -175,12 +260,20 @@ def _nothing_flagged(where: Localization | Sequence[str]) -> str:
     return "no group was flagged, so there is nothing to treat"
 
 
-def _untouched(case: Case, plan: Plan, why: str, course: Course | None = None, doubts: Sequence[str] = ()) -> Treatment:
+def _untouched(
+    case: Case,
+    plan: Plan,
+    why: str,
+    course: Course | None = None,
+    doubts: Sequence[str] = (),
+    left_out: LeftOut = NOBODY,
+) -> Treatment:
     state = canonical_state(case.model)
     patch, undo = between(state, state, NONE)
     nothing = pd.DataFrame([[NONE, 0.0, 0, 0, 0, 0.0, True, 0.0]], columns=COLUMNS)
     return Treatment(
         plan=plan, kept=NONE, groups=[], history=course.history if course else pd.DataFrame(),
         cost=course.cost if course else Cost(), tried=course.judged if course else nothing, note=why,
-        account=course.account if course else [], warnings=list(doubts), patch=patch, undo=undo,
+        account=[*left_out.account, *(course.account if course else [])], warnings=list(doubts),
+        excluded=left_out.n, patch=patch, undo=undo,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.patch import Patch, load_patch, patched
 from suture.stages.drift import Drift, measure_drift
+from suture.stages.gallery import CELL, COLUMNS, cells, gallery
 from suture.stages.must_keep import check_kept
 from suture.stages.result import Result, Table
 from suture.stages.subsets import SLICES, class_table, pair_table, slice_table, slices_of
@@ -32,8 +33,6 @@ from suture.stats import (
     wilson,
 )
 from suture.tasks import Outcomes
-
-GALLERY = 24  # pictures of each kind
 
 
 def _closed(data: Any) -> Any:
@@ -81,8 +80,11 @@ class Verification(Result, stage="verify", schema=1):
         must_keep: how many examples may not break, None where none were named.
         wrong_must_keep: those that were wrong before, so that no repair can break them.
         broken_must_keep: those that were right before and are wrong after.
-        gallery: kind (fixed or broken), example, true, before, after.
-        pictures: fixed, broken → (k, h, w, c), in the gallery's order.
+        gallery: kind (fixed or broken), example, true, before, after, and sure_before, sure_after: the probability that
+            the network gave its prediction, where the task has probabilities.
+        examples: for the confusions that changed most, examples that were fixed out of them or broken into them: true
+            class, predicted class, and the rest as in the gallery.
+        pictures: fixed, broken → (k, h, w, c), in the gallery's order; examples → the same, in theirs.
         looks: how many patches were judged on `verify` in this run, this one included.
 
     In the tables p is the exact McNemar p of a row, adjusted the same after Holm's correction for the rows of its
@@ -119,6 +121,7 @@ class Verification(Result, stage="verify", schema=1):
     must_keep: int | None = None
     wrong_must_keep: list[str] = field(default_factory=list)
     broken_must_keep: list[str] = field(default_factory=list)
+    examples: Table = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, *COLUMNS]))
 
     @property
     def right_before(self) -> int:
@@ -163,7 +166,9 @@ def verify(
     moves = flips(before.right, after.right)
     verdict = judge(moves) if len(patch) else Verdict.NO_CHANGE
     unseen = case.protocol != "paper"
-    gallery, pictures = _gallery(case, before, after)
+    pairs = pair_table(case, before, after)
+    chosen, pictures = gallery(case, repaired, before, after)
+    examples, drawn = cells(case, repaired, before, after, pairs)
     return Verification(
         n=moves.n,
         accuracy_before=before.accuracy,
@@ -185,16 +190,17 @@ def verify(
         churn_floor=_floor(case, after, twin),
         optimistic=not unseen,
         per_class=class_table(case, before, after),
-        pairs=pair_table(case, before, after),
+        pairs=pairs,
         per_slice=slice_table(masks, before, after),
         slices_left_out=left_out,
         drift=measure_drift(case, repaired, untouched) if untouched is not None else None,
         must_keep=kept.n if must_keep is not None else None,
         wrong_must_keep=kept.wrong,
         broken_must_keep=kept.broken,
-        gallery=gallery,
+        gallery=chosen,
+        examples=examples,
         looks=looks,
-        pictures=pictures,
+        pictures=pictures | ({} if drawn is None else {"examples": drawn}),
     )
 
 
@@ -231,23 +237,3 @@ def _floor(case: Case, after: Outcomes, twin: Patch | None) -> float | None:
     if twin is None or after.predictions is None:
         return None
     return _churn(after, case.outcomes("verify", patched(case.model, twin)))
-
-
-def _gallery(case: Case, before: Outcomes, after: Outcomes) -> tuple[pd.DataFrame, dict[str, NDArray[np.uint8]]]:
-    """Fixed and broken examples: those whose loss changed most."""
-    rows, pictures = [], {}
-    change = after.losses - before.losses
-    for kind, hit in (("fixed", ~before.right & after.right), ("broken", before.right & ~after.right)):
-        positions = np.flatnonzero(hit)
-        order = np.argsort(change[positions] if kind == "fixed" else -change[positions], kind="stable")
-        chosen = [int(i) for i in positions[order][:GALLERY]]
-        for i in chosen:
-            names = [
-                None if labels is None else case.class_name(int(labels[i]))
-                for labels in (before.targets, before.predictions, after.predictions)
-            ]
-            rows.append([kind, case.splits["verify"].label(i), *names])
-        drawn = case.pictures("verify", chosen)
-        if drawn is not None:
-            pictures[kind] = drawn
-    return pd.DataFrame(rows, columns=["kind", "example", "true", "before", "after"]), pictures

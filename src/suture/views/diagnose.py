@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture.views.grid import Column, Grid, column
+from suture.views import causes
+from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.render import image, render, standalone, thumbnail
-from suture.views.style import BLUE, INK, MOST, dress, floats, label, name_rows, rows, sentence
-from suture.views.text import NOTHING, count, number, percent, plain, several
+from suture.views.style import BLUE, INK, MOST, VERMILLION, dress, floats, label, legend, name_rows, rows, sentence
+from suture.views.text import NOTHING, count, listed, number, p_value, plain, several
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
     from suture.stages.diagnose import Diagnosis
 
+NONE = "none stands out"
 CLASS = 18  # characters of a class name where two of them share a row of a figure
 
 
 def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
-    """Errors per confusion pair, the attributed ones named with their group.
+    """Errors per confusion pair beside what chance expects, with the group that stands out.
 
-    Worry when one pair holds a large part of the errors: it can be asked for by name.
+    Worry when one pair holds far more errors than chance gives it: it can be asked for by name.
     """
     pairs = result.pairs if len(result.pairs) else result.confusion
     if not len(pairs):
@@ -34,9 +36,15 @@ def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
     counts = np.nan_to_num(floats(shown, "count"))
     ax.barh(range(len(shown)), counts, height=0.62, color=BLUE)
     for place, row in enumerate(shown.to_dict("records")):
-        said = f"{count(row['count'])} · {_attributed(row, 24)}" if "group" in row else count(row["count"])
+        group = _attributed(row, 24) if "group" in row else ""
+        said = " · ".join(part for part in (count(row["count"]), group) if part)
         ax.annotate(label(said, None), (counts[place], place), (4, 0), textcoords="offset points", va="center",
                     fontsize="small", color=INK)  # fmt: skip
+    by_chance = floats(shown, "expected")
+    if np.isfinite(by_chance).any():
+        ax.plot(by_chance, range(len(shown)), "|", color=VERMILLION, markersize=11, markeredgewidth=2,
+                label="expected by chance")  # fmt: skip
+        legend(ax)
     name_rows(ax, [_name(row) for row in shown.to_dict("records")])
     ax.set_xlim(0, max(counts.max() * 1.35, 1))
     more = f", {len(shown)} of {len(pairs)}" if len(shown) < len(pairs) else ""
@@ -45,9 +53,10 @@ def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
 
 
 def _attributed(row: Any, limit: int) -> str:
-    """The group of a pair, with its ratio where that is known."""
-    ratio = number(row["ratio"])
-    return plain(row["group"], limit) + (f" × {ratio}" if ratio != NOTHING else "")
+    """The group that stands out for a pair, with its ratio; nothing where none does."""
+    if not row.get("stands_out", False):
+        return ""
+    return f"{plain(row['group'], limit)} × {number(row['ratio'])}"
 
 
 def _name(row: Any) -> str:
@@ -58,26 +67,45 @@ def grid(result: Diagnosis) -> Grid:
     """A row per attributed pair; without attribution, per confusion."""
     attributed = "group" in result.pairs and len(result.pairs)
     pairs = result.pairs if attributed else result.confusion.head(MOST)
-    columns = [Column("True"), Column("Predicted"), *column("Errors", "Share")]
+    columns = [Column("True"), Column("Predicted"), *column("Errors", "By chance")]
     if attributed:
-        columns += [Column("Group"), *column("Ratio")]
+        columns += [Column("Group"), *column("Ratio [95 %]", "p")]
     table = [
-        [str(row["true"]), str(row["predicted"]), count(row["count"]), percent(row["share"])]
-        + ([str(row["group"]), number(row["ratio"])] if attributed else [])
+        [str(row["true"]), str(row["predicted"]), count(row["count"]), number(row.get("expected"), 2)]
+        + ([_group(row), _interval(row), p_value(row.get("p"))] if attributed else [])
         for row in pairs.to_dict("records")
     ]
     note = (
-        "Ratio: the group's share of the gradient norms on this pair over its share on the other pairs. "
-        "Near 1, nothing sets the pair apart."
+        "By chance: if what an error is taken for did not depend on what it is. Ratio: the group's share of the "
+        "gradient on this pair over its share on all other errors; p is corrected for groups and pairs."
         if attributed
         else ""
     )
     return Grid(f"Confusions among {several(result.n_errors, 'error')}", columns, table, note=note)
 
 
+def _group(row: Any) -> str:
+    return str(row["group"]) if row.get("stands_out", False) else NONE
+
+
+def _interval(row: Any) -> str:
+    return f"{number(row['ratio'])} [{number(row.get('low'))}, {number(row.get('high'))}]"
+
+
 def table(result: Diagnosis) -> Table:
-    """Confusion pairs with their groups, for a terminal."""
-    return grid(result).rich()
+    """Confusions with their groups and causes, for a terminal."""
+    if not len(result.pairs):
+        return grid(result).rich()
+    found = {(row["true"], row["predicted"]): row for row in result.causes.to_dict("records")}
+    rows = []
+    for row in result.pairs.to_dict("records"):
+        cause = found.get((row["true"], row["predicted"]))
+        said = NOTHING if cause is None else causes.named(cause) if causes.known_text(cause["family"]) else NOTHING
+        rows.append([_name(row), f"{count(row['count'])} ({number(row.get('expected'), 2)})",
+                     _attributed(row, 16) or NOTHING, said])  # fmt: skip
+    columns = [Column("True → predicted"), *column("Errors (by chance)"), Column("Group"), Column("Cause")]
+    short = Grid(f"Confusions among {several(result.n_errors, 'error')}", columns, rows)
+    return stacked(short.rich(), lines([*causes.sentences(result), opening(result)]))
 
 
 def html(result: Diagnosis) -> Markup:
@@ -86,35 +114,69 @@ def html(result: Diagnosis) -> Markup:
 
 
 def section(result: Diagnosis) -> Markup:
-    """Figure, table and exemplars, for the page."""
+    """Figures, tables and pictures, for the page."""
     drawn = bool(len(result.pairs) or len(result.confusion))
-    alt = "Errors per confusion pair, most frequent first, with the attributed group."
+    alt = "Errors per confusion pair, most frequent first, beside what chance expects, with the group that stands out."
+    probed = "A row per change of the pictures, a column per confusion: the way back to the truth. The table says it."
     return render(
         "diagnose.html.j2",
         result=result,
+        opening=opening(result),
         chart=image(lambda: figure(result), alt) if drawn else None,
         grid=grid(result),
         exemplars=_exemplars(result),
+        said=causes.sentences(result),
+        causes=causes.grid(result),
+        matrix=image(lambda: causes.figure(result), probed) if len(result.probes) else None,
+        through=causes.through(result),
     )
 
 
+def opening(result: Diagnosis) -> str:
+    """What was found, in a sentence."""
+    if not len(result.confusion):
+        return ""
+    first = result.confusion.iloc[0]
+    said = (
+        f"Most often {plain(first['true'], 40)} is taken for {plain(first['predicted'], 40)}: "
+        f"{count(first['count'])} of {several(result.n_errors, 'error')}"
+    )
+    by_chance = number(first.get("expected"), 2)
+    said += f", where chance alone would give {by_chance}. " if by_chance != NOTHING else ". "
+    attributed = [row for row in result.pairs.to_dict("records") if row.get("stands_out", False)]
+    if not len(result.pairs):
+        return said + "No pair is frequent enough to be attributed to a group."
+    if not attributed:
+        return said + f"No group stands out for any of the {several(len(result.pairs), 'pair')} looked at."
+    groups = listed([f"{plain(row['group'], 40)} for {_name(row)}" for row in attributed])
+    return said + f"What stands out: {groups}."
+
+
 def _exemplars(result: Diagnosis) -> list[dict[str, Any]]:
-    """A row of thumbnails per pair that has pictures."""
+    """Rows of thumbnails per pair that has pictures: as they are, and without the cause."""
     shown: list[dict[str, Any]] = []
+    named = {(row["true"], row["predicted"]): row for row in result.causes.to_dict("records")}
     for row in result.pairs.to_dict("records"):
-        pictures = result.pictures.get(f"{row['true']} → {row['predicted']}")
-        if pictures is None or not len(pictures):
+        name = f"{row['true']} → {row['predicted']}"
+        if not len(result.pictures.get(name, ())):
             continue
         alt = f"{plain(row['true'], 40)} taken for {plain(row['predicted'], 40)}"
+        cause = named.get((row["true"], row["predicted"]))
         shown.append({
             "true": row["true"], "predicted": row["predicted"], "errors": row["count"],
-            "attributed": _attributed(row, 60), "thumbnails": [thumbnail(picture, alt) for picture in pictures],
+            "expected": number(row.get("expected"), 2), "group": _attributed(row, 60),
+            "thumbnails": [thumbnail(picture, alt) for picture in result.pictures[name]],
+            "changed": [thumbnail(picture, f"{alt}, without the cause") for picture in result.changed.get(name, ())],
+            "cause": causes.named(cause) if cause is not None else "",
         })  # fmt: skip
     return shown
 
 
 def attributions(result: Diagnosis | None) -> dict[tuple[str, str], str]:
-    """(true, predicted) → the group it was attributed to."""
+    """(true, predicted) → the group that stands out for it, or a dash; a row per pair that was looked at."""
     if result is None or "group" not in result.pairs:
         return {}
-    return {(str(r["true"]), str(r["predicted"])): str(r["group"]) for r in result.pairs.to_dict("records")}
+    return {
+        (str(row["true"]), str(row["predicted"])): str(row["group"]) if row.get("stands_out", False) else NOTHING
+        for row in result.pairs.to_dict("records")
+    }

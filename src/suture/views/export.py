@@ -1,4 +1,4 @@
-"""A run as the page, for other programs as JSON, and for pull requests as Markdown."""
+"""A run as the page, for other programs as JSON, for pull requests as Markdown, and for CI as JUnit XML."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +8,18 @@ from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
 from suture.views import diagnose, localize, localize_tables, scan, treat_tables, verify, verify_tables
 from suture.views.grid import Grid, escaped
+from suture.views.junit import of_run
 from suture.views.page import report
 from suture.views.run import Finished, identity, read_run
 from suture.views.scan_tables import findings, milestones, motion
+from suture.views.verify_tables import said_of
 
-FORMATS = ("html", "md", "json")
+FORMATS = ("html", "md", "json", "junit")
+SUFFIXES = {"junit": "xml"}  # where a file is not named after its format
 
 
 def export(run: str | Path, form: str, out: Path) -> None:
-    """Write a run as the page (``html``), a summary (``md``) or data (``json``), atomically.
+    """Write a run as the page (``html``), a summary (``md``), data (``json``) or a test for CI (``junit``), atomically.
 
     Raises:
         RunError: it is no run directory, or a stage is damaged.
@@ -25,6 +28,8 @@ def export(run: str | Path, form: str, out: Path) -> None:
         report(run, out)
     elif form == "md":
         write_atomic(out, markdown(run))
+    elif form == "junit":
+        write_atomic(out, of_run(read_run(run)))
     else:
         write_json(out, to_json(run))
 
@@ -64,7 +69,7 @@ def _verdict(verification: Verification | None) -> list[str]:
         f"p = {n['p']}."
     )
     return [
-        f"**{escaped(verification.sentence)}**",
+        f"**{escaped(verification.sentence)}** {escaped(said_of(verification))}.",
         "",
         escaped(" ".join([said, *verify_tables.caveats(verification)])),
         "",

@@ -6,18 +6,12 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from suture.rundir import write_atomic
-from suture.stats import Verdict
 from suture.views import diagnose, localize, scan, treat, verify
+from suture.views.opening import opening
 from suture.views.render import render
 from suture.views.run import Finished, identity, read_run, subtitle
 
 FILE = "report.html"
-TONES = {
-    Verdict.BETTER: ("good", "▲"),
-    Verdict.WORSE: ("bad", "▼"),
-    Verdict.NO_CHANGE: ("even", "="),
-    Verdict.CANNOT_TELL: ("open", "?"),
-}
 
 
 class Section(NamedTuple):
@@ -50,20 +44,13 @@ def report(run: str | Path, out: Path | None = None) -> Path:
 
 def page(run: Finished) -> str:
     """The page as text."""
-    verification = run.verify
-    tone, mark = TONES[verification.verdict] if verification else ("open", "…")
     return render(
         "report.html.j2",
         title=run.title,
         subtitle=subtitle(run),
-        verification=verification,
-        headline=verify.headline(verification) if verification else None,
-        tone=tone,
-        mark=mark,
+        opening=opening(run),
         identity=identity(run),
         sections=sections(run),
-        stopped=_stopped(run),
-        command="suture run" if run.asked else "suture.run",
     )
 
 
@@ -83,9 +70,3 @@ def sections(run: Finished) -> list[Section]:
         body = verify.section(run.verify, run.diagnose)
         found.append(Section("verify", "Verify", "Did it help, and whom did it hurt?", body))
     return found
-
-
-def _stopped(run: Finished) -> str:
-    """The last finished stage of a run without a verdict."""
-    done = [name for name in ("scan", "localize", "diagnose", "treat") if getattr(run, name)]
-    return done[-1] if done else ""

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from suture.errors import RunError
-from suture.rundir import RunDir, read_json
+from suture.rundir import STAGES, RunDir, read_json
 from suture.stages.diagnose import Diagnosis
 from suture.stages.localize import Localization
 from suture.stages.scan import Scan
@@ -44,6 +44,17 @@ class Finished:
     def weights(self) -> str | None:
         """File name of the weights that were treated."""
         return short(self.asked["weights"]) if self.asked.get("weights") else None
+
+    @property
+    def command(self) -> str:
+        """What continues the run."""
+        return "suture run" if self.asked else "suture.run"
+
+    @property
+    def stopped(self) -> str:
+        """How far a run without a verdict got."""
+        done = [name for name in STAGES if getattr(self, name)]
+        return f"the run stopped after {done[-1]}" if done else "no stage is finished"
 
     @property
     def title(self) -> str:
@@ -95,6 +106,8 @@ def identity(run: Finished) -> Grid:
         ["weights", _with_hash(run.weights, same.get("weights"))],
         *([name, short(asked[name])] for name in DATA if asked.get(name)),
         ["splits", " · ".join(f"{name} {count(n)}" for name, n in splits.items())],
+        ["data, sha256", " · ".join(f"{name} {_start(digest)}" for name, digest in same.get("data", {}).items())],
+        ["patch", _patch(run.treat)],
         ["protocol", _protocol(same.get("protocol"))],
         ["task", short(same["task"]) if same.get("task") else ""],
         ["groups", f"{len(same.get('groups', {}))} ({_spec(asked.get('groups'))})"],
@@ -110,6 +123,17 @@ def short(path: str) -> str:
     """The last part of an absolute path, from whichever system it came; other names as they are."""
     kinds = (PurePosixPath(path), PureWindowsPath(path))
     return plain(next((kind.name for kind in kinds if kind.is_absolute() and kind.name), path))
+
+
+def _patch(treatment: Treatment | None) -> str:
+    """The weights that a patch leads from and to."""
+    if treatment is None or not len(treatment.patch):
+        return "empty" if treatment is not None else ""
+    return f"from sha256 {_start(treatment.patch.base)} to {_start(treatment.patch.result)}"
+
+
+def _start(digest: object) -> str:
+    return f"{plain(digest)[:12]}…"
 
 
 def _with_hash(name: str | None, sha256: str | None) -> str:

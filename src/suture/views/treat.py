@@ -10,7 +10,17 @@ from suture.views.grid import lines, stacked
 from suture.views.render import image, render, standalone
 from suture.views.text import listed, several
 from suture.views.treat_figures import comparable, curves, measured, tradeoff, trainings_of
-from suture.views.treat_tables import ON_PAGE, SHOWN, answering, cost, findings, plan, tried, warnings, who_answers
+from suture.views.treat_tables import (
+    IN_TERMINAL,
+    ON_PAGE,
+    answering,
+    cost,
+    findings,
+    plan,
+    tried,
+    warnings,
+    who_answers,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -28,7 +38,7 @@ def figure(result: Treatment, ax: Axes | None = None) -> Axes:
 def table(result: Treatment) -> Table:
     """What was tried, what it cost, and what was kept and why, for a terminal."""
     spent = cost(result)
-    grids = [grid.rich() for grid in (tried(result, SHOWN, narrow=True), spent) if grid]
+    grids = [grid.rich() for grid in (tried(result, IN_TERMINAL, narrow=True), spent) if grid]
     kept, *way = findings(result)
     took = [] if spent or not result.cost.epochs else [treat_tables.took(result)]
     said = [*(f"Warning: {text}" for text in warnings(result)), *took, *way, kept, *answering(result)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from suture.stages.treat import Treatment
 
-SHOWN, ON_PAGE = 12, 8  # candidates in a table; treat/tried.csv has all
+SHOWN, ON_PAGE, IN_TERMINAL = 12, 8, 6  # candidates in a table; treat/tried.csv has all
 NAME = 24  # characters of a candidate's name where there is little room
 
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from suture.stats import wilson
 from suture.views.diagnose import attributions
+from suture.views.gallery import cells, galleries, targets
 from suture.views.grid import lines, stacked
-from suture.views.render import image, render, standalone, thumbnail
+from suture.views.matrix import matrix, note, views
+from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
-from suture.views.text import count, p_value, percent, plain, points, ratio, signed
+from suture.views.text import count, p_value, percent, plain, points, ratio, several, signed
 from suture.views.verify_tables import (
     beyond_chance,
     caveats,
@@ -123,6 +125,7 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         f"Accuracy before and after on {count(result.n)} examples: {percent(result.accuracy_before)} and "
         f"{percent(result.accuracy_after)}; and per class."
     )
+    found, counts = cells(result), matrix(result)
     return render(
         "verify.html.j2",
         result=result,
@@ -137,36 +140,26 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         targeted=targeted(result, diagnosis),
         moved=moved(result, diagnosis),
         summary=pairs_sentence(result, diagnosis),
-        galleries=[_gallery(result, kind, attributions(diagnosis)) for kind in ("fixed", "broken")],
+        galleries=galleries(result, attributions(diagnosis)),
+        cells=found,
+        matrices=views(counts, targets(found)) if counts else [],
+        others=counts is not None and len(counts.classes) < counts.of,
+        note=note(counts) if counts else "",
+        lead=lead(result),
     )
 
 
-def _gallery(result: Verification, kind: str, groups: dict[tuple[str, str], str]) -> dict[str, Any]:
-    """Fixed or broken examples, with pictures where there are some, and the group their error goes to."""
-    pictures = result.pictures.get(kind)
-    wrong = "before" if kind == "fixed" else "after"
-    items = []
-    for i, row in enumerate(result.gallery[result.gallery["kind"] == kind].to_dict("records")):
-        true, before, after = (None if _missing(row[k]) else str(row[k]) for k in ("true", "before", "after"))
-        alt = f"{plain(row['example'], 60)}: true {true}, before {before}, after {after}"
-        items.append({
-            "example": row["example"], "true": true, "before": before, "after": after,
-            "group": groups.get((str(true), str(row[wrong]))),
-            "picture": thumbnail(pictures[i], alt) if pictures is not None and i < len(pictures) else None,
-        })  # fmt: skip
-    total = result.fixed if kind == "fixed" else result.broken
-    return {
-        "kind": kind,
-        "total": total,
-        "examples": items,
-        "pictures": any(item["picture"] for item in items),
-        "classes": any(item["true"] is not None for item in items),
-        "attributed": any(item["group"] for item in items),
-    }
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value  # a table read back may hold NaN for None
+def lead(result: Verification) -> str:
+    """What was found, in a sentence in plain words."""
+    if not result.n:
+        return "There were no examples to verify on."
+    seen = "that were diagnosed too" if result.optimistic else "that no stage before had seen"
+    if not result.fixed + result.broken:
+        return f"On {several(result.n, 'example')} {seen}, the repair turns no answer from wrong to right or back."
+    return (
+        f"On {several(result.n, 'example')} {seen}, {several(result.fixed, 'wrong answer')} became right and "
+        f"{several(result.broken, 'right answer')} became wrong."
+    )
 
 
 def headline(result: Verification) -> dict[str, str]:

@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 LONGEST = 100  # classes or slices in a table
 MOVED = 10  # confusions outside the targeted ones that are shown
 NOTED = 6  # rows beyond chance in a terminal
+SMALLEST = 1e-9  # a p-value below this says no more in a sentence
 TESTED = [Column("p, corrected", numeric=True), Column("Verdict")]
+
+
+def said_of(result: Verification) -> str:
+    """The verdict in one sentence, with the numbers that it rests on."""
+    if not result.n:
+        return f"There were no examples to verify on: {result.verdict}"
+    if result.sentence.endswith("the patch is empty."):
+        return f"The patch is empty and changes none of {several(result.n, 'example')}: {result.verdict}"
+    p = "p < 10⁻⁹" if result.p_value < SMALLEST else f"p = {p_value(result.p_value)}"
+    return (
+        f"The repair fixes {count(result.fixed)} and breaks {count(result.broken)} of {several(result.n, 'example')}: "
+        f"{result.verdict}, {p}"
+    )
 
 
 def grid(result: Verification) -> Grid:
