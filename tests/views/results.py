@@ -92,7 +92,7 @@ def localized_without_errors() -> Localization:
 
 
 def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None, *, pictures: bool = True) -> Diagnosis:
-    """Each class taken for the next one; the first confusion has a group and a cause."""
+    """Each class taken for the next one; the first confusion has a group and a cause; a slice and suspects by class."""
     classes, groups = classes or CLASSES, groups or ["fc"]
     n = len(classes)
     true, predicted = classes, classes[1:] + classes[:1]
@@ -107,14 +107,20 @@ def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None,
     two = [{"true": t, "predicted": p} for t, p in zip(true[:2], predicted[:2], strict=True)]
     found = [{"n": 9, "probe": "blur", "excess": 2.5, "low": 1.0, "high": 4.0, "share": 0.7}]
     causes = [
-        two[0] | found[0] | {"family": "texture", "p": 0.002, "group": groups[0], "carried": 0.9, "beyond": 2.3},
-        two[1] | found[0] | {"family": None, "p": 0.4, "group": None, "carried": None, "beyond": None},
-    ]
+        two[0] | found[0] | {"family": "texture", "by": "swap", "p": 0.002, "group": groups[0], "carried": 0.9,
+                             "beyond": 2.3},
+        two[1] | found[0] | {"family": None, "by": None, "p": 0.4, "group": None, "carried": None, "beyond": None},
+    ]  # fmt: skip
     probes = [
         pair | {"probe": probe, "family": family, "share": share, "stands_out": pair is two[0] and probe == "blur"}
         for pair in two
         for probe, family, share in (("gray", "colour", -0.4), ("blur", "texture", 0.7), ("tiles_2", "shape", NAN))
     ]
+    swaps = [
+        two[0] | {"family": family, "n_true": 9, "n_errors": 8, "change": 3.0, "chance": 0.5, "excess": 2.5, "low": 1.0,
+                  "high": 4.0, "p": 0.002, "share": 0.7, "stands_out": family == "texture"}
+        for family in ("texture", "colour")
+    ]  # fmt: skip
     through = [
         two[0] | {"group": group, "effect": 2.4, "share": 0.9, "random": 0.1, "excess": 2.3, "excess_low": 1.0,
                   "excess_high": 3.0}
@@ -122,10 +128,39 @@ def diagnosed(classes: list[str] | None = None, groups: list[str] | None = None,
     ]  # fmt: skip
     return Diagnosis(
         pairs=pairs, confusion=confusion, exemplars=pd.DataFrame([two[0] | {"kind": "typical", "position": 0}]),
-        n_errors=int(confusion["count"].sum()), causes=pd.DataFrame(causes), probes=pd.DataFrame(probes),
-        through=pd.DataFrame(through), pictures={name: noise(2, 8, 8, 1) for name in names} if pictures else {},
+        n_errors=int(confusion["count"].sum()), causes=pd.DataFrame(causes), swaps=pd.DataFrame(swaps),
+        probes=pd.DataFrame(probes), through=pd.DataFrame(through), **_sliced(classes, names), **_suspected(classes),
+        pictures={name: noise(2, 8, 8, 1) for name in [*names, *_slices(classes), "suspects"]} if pictures else {},
         changed={names[0]: noise(2, 8, 8, 1)} if pictures else {},
     )  # fmt: skip
+
+
+def _slices(classes: list[str]) -> list[str]:
+    return [f"slice {i} {name if name in HOSTILE else ''}".strip() for i, name in enumerate(classes, start=1)]
+
+
+def _sliced(classes: list[str], confusions: list[str]) -> dict[str, Any]:
+    """A slice per class; the first has a trait and a change that helps, and of the last nothing more is known."""
+    names = _slices(classes)
+    slices = pd.DataFrame({
+        "slice": names, "n": 89, "errors": 41, "rate": 41 / 89, "low": 0.36, "high": 0.56, "rate_outside": 0.18,
+        "p": 0.0004, "classes": [f"{confusion} (12)" for confusion in confusions[:-1]] + [""],
+    })  # fmt: skip
+    traits = {"slice": names[:1], "column": classes[0], "value": classes[-1], "count": 38, "n": 89,
+              "share_outside": 0.09, "p": 0.001, "text": SCRIPT}  # fmt: skip
+    probes = {"slice": names[:2], "probe": ["brightness", "blur"], "family": ["other", "texture"], "n": 41,
+              "change": [-0.9, -0.1], "low": [-1.2, -0.3], "high": [-0.6, 0.1], "elsewhere": [-0.2, NAN]}  # fmt: skip
+    return {"slices": slices, "slice_traits": pd.DataFrame(traits), "slice_probes": pd.DataFrame(probes)}
+
+
+def _suspected(classes: list[str]) -> dict[str, Any]:
+    """Some labels of `diagnose` and `repair` that are probably wrong."""
+    suspects = pd.DataFrame({
+        "split": ["diagnose", "repair"] * len(classes), "position": range(2 * len(classes)),
+        "name": [f"{name}.png" for name in classes * 2], "label": classes * 2,
+        "suggested": classes[1:] * 2 + classes[:1] * 2, "confidence": 0.02,
+    })  # fmt: skip
+    return {"suspects": suspects, "n_suspects": {"diagnose": len(classes), "repair": 1200, "select": 0}}
 
 
 def diagnosed_without_classes(n_errors: int = 5) -> Diagnosis:

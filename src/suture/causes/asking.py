@@ -25,7 +25,9 @@ class Asked:
     """What was found, pair by pair.
 
     Attributes:
-        causes: a row each: n, family, probe, excess, low, high, share, p, group, carried, beyond.
+        causes: a row each: n, family, by (``"swap"`` or ``"probe"``: what named it), probe, excess, low, high, share,
+            p (of the swap where that named it), group, carried, beyond.
+        swaps: `suture.causes.swaps.swap_features`.
         probes: `suture.causes.intervention.Causes.probes`.
         through: `suture.causes.patching.share_of_groups`, for pairs with a cause.
         changed: pictures (k, h, w, c) of the pair's exemplars under the probe that names the cause.
@@ -33,6 +35,7 @@ class Asked:
     """
 
     causes: dict[Pair, pd.DataFrame] = field(default_factory=dict)
+    swaps: dict[Pair, pd.DataFrame] = field(default_factory=dict)
     probes: dict[Pair, pd.DataFrame] = field(default_factory=dict)
     through: dict[Pair, pd.DataFrame] = field(default_factory=dict)
     changed: dict[Pair, NDArray[np.uint8]] = field(default_factory=dict)
@@ -67,7 +70,7 @@ def asked_of_pairs(
         for pair in track(enough, "asking for causes"):
             positions = _drawn(members[pair], case.seed)
             causes = find_causes(case, positions, pair.true, pair.predicted, right=right)
-            found.probes[pair], through = causes.probes, None
+            found.swaps[pair], found.probes[pair], through = causes.swaps, causes.probes, None
             if causes.cause is not None:
                 through = share_of_groups(case, positions, pair.true, pair.predicted, causes.cause)
                 found.through[pair] = through
@@ -86,20 +89,21 @@ def _drawn(positions: Sequence[int], seed: int) -> list[int]:
 
 
 def _row(causes: Causes, n: int, through: pd.DataFrame | None) -> pd.DataFrame:
-    """The answer for one pair."""
-    named = causes.cause if causes.cause is not None else (causes.probes.index[0] if len(causes.probes) else None)
-    best: dict[Any, Any] = causes.probes.loc[named].to_dict() if named is not None else {}
-    row = {"n": n, "family": causes.family, "probe": named} | {
-        name: best.get(other, float("nan"))
-        for name, other in (
-            ("excess", "excess"), ("low", "excess_low"), ("high", "excess_high"), ("share", "share"), ("p", "p"),
-        )
-    }  # fmt: skip
+    """The answer for one pair; where there is none, the probe with the largest excess."""
+    by_swap = causes.family in set(causes.swaps.index[causes.swaps["stands_out"].astype(bool)])
+    named = causes.cause if causes.cause is not None or by_swap else next(iter(causes.probes.index), None)
+    table, key = (causes.swaps, causes.family) if by_swap else (causes.probes, named)
+    found: dict[Any, Any] = table.loc[[key]].iloc[0].to_dict() if key is not None else {}
+    around = ("low", "high") if by_swap else ("excess_low", "excess_high")
+    by = None if causes.family is None else "swap" if by_swap else "probe"
+    row: dict[str, Any] = {"n": n, "family": causes.family, "by": by, "probe": named}
+    sources = {"excess": "excess", "low": around[0], "high": around[1], "share": "share", "p": "p"}
+    row |= {name: found.get(source, float("nan")) for name, source in sources.items()}
     group = carrier(through) if through is not None else None
     row |= {"group": group, "carried": None, "beyond": None}
     if group is not None and through is not None:
-        found = through.loc[group].to_dict()
-        row |= {"carried": found["share"], "beyond": found["excess"]}
+        carries = through.loc[group].to_dict()
+        row |= {"carried": carries["share"], "beyond": carries["excess"]}
     return pd.DataFrame([row])
 
 

@@ -12,6 +12,7 @@ from suture.case import Case
 from suture.causes import ranking
 from suture.causes.margins import Masks, Pair, Shown, equal_energy, moved, shown
 from suture.causes.probes import Family, Probe, UnchangedError, chosen
+from suture.causes.swaps import swap_features
 from suture.errors import InvalidArgumentError
 from suture.stats import mean_interval
 from suture.tasks import evaluate
@@ -30,8 +31,10 @@ class Causes:
 
     Attributes:
         true, predicted: labels of the pair.
-        cause: the probe that names the cause, or None when it is undetermined.
-        family: the family of that probe, or None.
+        family: the family of features that causes the confusion, or None when it is undetermined.
+        cause: the probe of that family with the largest excess, or None.
+        swaps: index family; see `suture.causes.swaps.swap_features`. Where one stands out it names the family, the
+            one with the largest excess; else the probes do (`suture.causes.ranking.cause`).
         probes: index probe, largest excess first. Columns family; strength; n (errors it changed); change (mean
             over them), low, high (95 % bootstrap interval); correct (the mean on correct examples of the two
             classes, weighed equally); random (the mean under random changes of equal energy); excess (over the
@@ -49,6 +52,7 @@ class Causes:
     predicted: int
     cause: str | None
     family: Family | None
+    swaps: pd.DataFrame
     probes: pd.DataFrame
     families: pd.DataFrame
     examples: pd.DataFrame
@@ -94,7 +98,7 @@ def find_causes(
         case: its inputs must be pictures (n, c, h, w).
         positions: the pair's errors, in `diagnose`.
         true, predicted: labels.
-        probes: names or probes; all that are registered by default.
+        probes: names or probes; all that are registered by default. Features of their families are swapped too.
         masks: the foreground, for the probes that need it: ``"standing_out"``, ``"salient"``, or one's own for
             all of `diagnose`; see `suture.causes.margins.shown`.
         right: (n,) verdicts on `diagnose`, where they are known; found out otherwise.
@@ -119,14 +123,19 @@ def find_causes(
     columns = list(_COLUMNS)
     table = ranking.corrected(pd.DataFrame(rows, columns=["probe", *columns]).set_index("probe"))
     table = table.sort_values("excess", ascending=False, kind="stable")
-    found = ranking.cause(table)
+    swaps = swap_features(case, positions, _correct(case, pair.true, right), pair, masks, {p.family for p in tried})
+    family = ranking.named_by_swaps(swaps)
+    found = ranking.cause(table) if family is None else ranking.of_family(table, family)
+    if family is None and found is not None:
+        family = next(p.family for p in tried if p.name == found)
     examples = pd.DataFrame(errors.changes, index=positions, columns=[p.name for p in tried])
     examples.insert(0, "margin", errors.margins)
     return Causes(
         true=pair.true,
         predicted=pair.predicted,
         cause=found,
-        family=None if found is None else next(p.family for p in tried if p.name == found),
+        family=family,
+        swaps=swaps,
         probes=table,
         families=ranking.by_family(table),
         examples=examples,

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from suture.causes.probes import Family
 from suture.stats import ALPHA, holm
 
 LEAST = 3  # errors that a probe changed; from fewer no spread can be told
@@ -105,6 +106,22 @@ def cause(probes: pd.DataFrame) -> str | None:
     near = standing[share >= NEAR * share.max()]
     features = near[near["family"] != "other"]
     return str((near if features.empty else features)["energy"].idxmin())
+
+
+def named_by_swaps(swaps: pd.DataFrame) -> Family | None:
+    """The family whose swap has the largest excess of those that stand out, or None.
+
+    Args:
+        swaps: as `suture.causes.swaps.swap_features` gives it.
+    """
+    standing = swaps[swaps["stands_out"].astype(bool)]
+    return None if standing.empty else standing["excess"].astype(float).idxmax()  # type: ignore[return-value]
+
+
+def of_family(probes: pd.DataFrame, family: Family) -> str | None:
+    """The probe of a family with the largest excess, or None where none of it was tried."""
+    members = probes.loc[(probes["family"] == family) & probes["excess"].notna(), "excess"]
+    return None if members.empty else str(members.idxmax())
 
 
 def by_family(probes: pd.DataFrame) -> pd.DataFrame:

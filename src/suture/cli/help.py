@@ -19,7 +19,7 @@ LIBRARIES = (
     "matplotlib",
     "scikit-learn",
 )
-EXTRAS = {"vision": ("torchvision",)}
+EXTRAS = {"vision": ("torchvision",), "labels": ("cleanlab",)}
 
 
 def add_to(app: typer.Typer) -> None:

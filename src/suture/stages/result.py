@@ -109,6 +109,8 @@ class Result:
         if data.get("schema", 0) > cls.schema:
             raise RunError(f"{directory / RESULT} was written by a newer suture; upgrade with pip install -U suture")
         try:
+            if data.get("schema", 0) < cls.schema:
+                data = cls.from_older(data)
             known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
             own = {name: value for name, value in data.items() if name in known}
             return TypeAdapter(cls).validate_python(own | cls.load_files(directory))
@@ -116,6 +118,11 @@ class Result:
             older = data.get("schema", 0) < cls.schema
             first = "an older suture wrote it" if older else f"it is damaged: {str(error).splitlines()[0]}"
             raise RunError(f"{directory} cannot be read ({first}); run with --redo {cls.stage}") from error
+
+    @classmethod
+    def from_older(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """What an older schema says, in the terms of this one; the same unless a subclass knows better."""
+        return data
 
     def save_files(self, directory: Path) -> None:
         """Write the fields that are not JSON: here arrays by name, a file per field, where there are some."""

@@ -78,13 +78,16 @@ def grid(result: Diagnosis) -> Grid:
             f"{plain(row['true'], 24)} → {plain(row['predicted'], 24)}", count(row["n"]), named(row),
             won, percent(row["share"], 0), p_value(row["p"]), carried(row),
         ])  # fmt: skip
-    columns = [Column("Confusion"), *column("Errors"), Column("Cause"), *column("Won back, nats [95 %]", "Of the way", "p"),
-               Column("Group")]  # fmt: skip
+    columns = [
+        Column("Confusion"), *column("Errors"), Column("Cause"), *column("Won back, nats [95 %]", "Of the way", "p"),
+        Column("Group"),
+    ]  # fmt: skip
     note = (
-        "Won back: how far the pictures' change moves the errors towards the truth, beyond correct examples and beyond "
-        "random changes of equal energy, whichever it exceeds less. The interval covers all probes together; p is "
-        "corrected for them. Undetermined: the largest is shown, and chance explains it. Group: where the "
-        "change is most specific, with what it does beyond the same outputs moved as far at random."
+        "Won back: how far the errors move towards the truth, beyond their null, and as a share of the way. Where a "
+        "swap names the cause (given the true class's feature, beside that of other errors) the numbers are its own; "
+        "else those of the probe in brackets. Intervals and p are corrected for all that was asked. Undetermined: the "
+        "largest is shown, and chance explains it. Group: where the change is most specific, with what it does beyond "
+        "the same outputs moved as far at random."
     )
     return Grid("Causes, by intervention", columns, rows, marked=frozenset(marked), note=note)
 
@@ -113,10 +116,13 @@ def sentences(result: Diagnosis) -> list[str]:
             group = (
                 f"; it is most specific to the outputs of {plain(row['group'], 40)}" if known_text(row["group"]) else ""
             )
-            said.append(
-                f"{pair}: {plain(row['family'], 20)}. Without it ({plain(row['probe'], 30)}) the errors go "
-                f"{percent(row['share'], 0)} of the way back to the truth, beyond chance{group}."
-            )
+            family = plain(row["family"], 20)
+            how = (
+                f"With the {family} of right pictures of {plain(row['true'], 40)}" if row.get("by") == "swap"
+                else f"Without it ({plain(row['probe'], 30)})"
+            )  # fmt: skip
+            way = f"the errors go {percent(row['share'], 0)} of the way back to the truth, beyond chance"
+            said.append(f"{pair}: {family}. {how} {way}{group}.")
     rest = len(result.causes) - len(said)
     if rest:
         most = "No change of the pictures" if not said else f"Of {rest} more, no change of the pictures"
@@ -127,6 +133,31 @@ def sentences(result: Diagnosis) -> list[str]:
 def known_text(value: object) -> bool:
     """Whether a cell of a table names something."""
     return isinstance(value, str) and bool(value)
+
+
+def details(result: Diagnosis) -> list[Grid]:
+    """For each confusion what every swap did, and under its cause what every group carries."""
+    return [*swaps(result), *through(result)]
+
+
+def swaps(result: Diagnosis) -> list[Grid]:
+    """For each confusion that was asked, a row per family of features."""
+    found = []
+    for (true, predicted), table in _by_pair(result.swaps):
+        rows = [
+            [str(row["family"]), number(row["change"]), number(row["chance"]),
+             f"{number(row['excess'])} [{number(row['low'])}, {number(row['high'])}]", percent(row["share"], 0),
+             p_value(row["p"])]
+            for row in table.to_dict("records")
+        ]  # fmt: skip
+        heads = ("Given the truth's, nats", "Given other errors'", "Beyond [95 %]", "Of the way", "p")
+        columns = [Column("Feature"), *column(*heads)]
+        found.append(Grid(
+            f"{plain(true, 40)} → {plain(predicted, 40)}: one feature taken from other pictures", columns, rows,
+            marked=frozenset(i for i, row in enumerate(table.to_dict("records")) if row["stands_out"]),
+            note="Only pictures in which an object stands out from its background can give or receive a feature.",
+        ))  # fmt: skip
+    return found
 
 
 def through(result: Diagnosis) -> list[Grid]:

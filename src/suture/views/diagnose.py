@@ -1,4 +1,4 @@
-"""Diagnose: which class is taken for which, and the group each confusion goes to (paper, Table 9)."""
+"""Diagnose: which class is taken for which, the group each confusion goes to (paper, Table 9), and what lies behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture.views import causes
+from suture.views import causes, slices, suspects
 from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.render import image, render, standalone, thumbnail
 from suture.views.style import BLUE, INK, MOST, VERMILLION, dress, floats, label, legend, name_rows, rows, sentence
@@ -94,8 +94,9 @@ def _interval(row: Any) -> str:
 
 def table(result: Diagnosis) -> Table:
     """Confusions with their groups and causes, for a terminal."""
+    more = [line for line in (slices.brief(result), suspects.brief(result)) if line]
     if not len(result.pairs):
-        return grid(result).rich()
+        return stacked(grid(result).rich(), lines(more)) if more else grid(result).rich()
     found = {(row["true"], row["predicted"]): row for row in result.causes.to_dict("records")}
     rows = []
     for row in result.pairs.to_dict("records"):
@@ -105,7 +106,7 @@ def table(result: Diagnosis) -> Table:
                      _attributed(row, 16) or NOTHING, said])  # fmt: skip
     columns = [Column("True → predicted"), *column("Errors (by chance)"), Column("Group"), Column("Cause")]
     short = Grid(f"Confusions among {several(result.n_errors, 'error')}", columns, rows)
-    return stacked(short.rich(), lines([*causes.sentences(result), opening(result)]))
+    return stacked(short.rich(), lines([*causes.sentences(result), opening(result), *more]))
 
 
 def html(result: Diagnosis) -> Markup:
@@ -128,7 +129,14 @@ def section(result: Diagnosis) -> Markup:
         said=causes.sentences(result),
         causes=causes.grid(result),
         matrix=image(lambda: causes.figure(result), probed) if len(result.probes) else None,
-        through=causes.through(result),
+        through=causes.details(result),
+        slices=slices.shown(result),
+        why_no_slices=slices.why_not(result),
+        slice_grids=[slices.grid(result), slices.probes(result)],
+        doubts=suspects.sentence(result),
+        suspects=suspects.grid(result),
+        suspected=suspects.gallery(result),
+        removable=suspects.removable(result),
     )
 
 
