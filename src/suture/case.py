@@ -14,7 +14,7 @@ from torch import nn
 
 from suture import groups as grouping
 from suture.errors import DataError, InvalidArgumentError
-from suture.images import ImageFormat, pixels_of
+from suture.images import ImageFormat, pixels_of, shrunk
 from suture.loading import load_data, load_task
 from suture.moments import Moments, Record, layers_of
 from suture.patch import base_sha256, canonical_state
@@ -137,12 +137,12 @@ class Case:
         return str(self.classes[label]) if self.classes and 0 <= label < len(self.classes) else str(label)
 
     def pictures(self, split: str, positions: Sequence[int]) -> NDArray[np.uint8] | None:
-        """Pictures (k, h, w, c) of examples, or None when inputs are no pictures."""
+        """Pictures (k, h, w, c) of examples, large ones made smaller, or None when inputs are no pictures."""
         shown = [pixels_of(self.splits[split][i][0], self.image) for i in positions]
         kept = [picture for picture in shown if picture is not None]
         if not kept or len(kept) < len(shown) or len({picture.shape for picture in kept}) > 1:
             return None
-        return np.stack(kept)
+        return shrunk(np.stack(kept))
 
 
 def pick_device(name: str) -> torch.device:

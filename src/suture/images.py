@@ -19,6 +19,7 @@ from suture.progress import track
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
+SHOWN = 192  # pixels: a picture that is kept to be shown has no longer side
 CACHE_BYTES = 2 * 1024**3  # decoded pictures kept in memory; above it they are decoded each time
 LARGEST_FILE = 256 * 1024**2  # bytes of one picture file; larger ones are refused as a zip bomb would be
 
@@ -85,6 +86,17 @@ def pixels_of(inputs: object, image: ImageFormat | None) -> NDArray[np.uint8] | 
         return image.pixels(inputs)
     low, high = inputs.amin(), inputs.amax()
     return ImageFormat((0.0,) * len(inputs), (1.0,) * len(inputs)).pixels((inputs - low) / (high - low + 1e-12))
+
+
+def shrunk(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (k, h, w, c) with no side beyond `SHOWN`, so that neither a result nor a page grows with them."""
+    _, height, width, channels = pictures.shape
+    shrink = SHOWN / max(height, width)
+    if shrink >= 1:
+        return pictures
+    size = max(round(width * shrink), 1), max(round(height * shrink), 1)
+    drawn = [Image.fromarray(each[:, :, 0] if channels == 1 else each).resize(size) for each in pictures]
+    return np.stack([np.asarray(each).reshape(size[1], size[0], channels) for each in drawn])
 
 
 def decode(data: bytes, image: ImageFormat) -> NDArray[np.uint8]:

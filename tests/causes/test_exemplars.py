@@ -80,3 +80,13 @@ def test_a_network_without_a_linear_layer_has_no_features() -> None:
     shown = exemplars(without, [0, 2, 4], Pair(0, 1))
     assert shown["kind"].unique().tolist() == ["extreme"]
     assert shown["margin"].is_monotonic_increasing
+
+
+def test_a_last_layer_that_is_called_by_keyword_shows_no_features() -> None:
+    class Named(Shows):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(input=x)
+
+    named = Case(Named(), diagnose=[(torch.tensor(row), 0) for row in SCORES], device="cpu")
+    assert penultimate(named, named.splits["diagnose"]) is None
+    assert len(exemplars(named, range(4), Pair(0, 1))) == 4

@@ -156,3 +156,8 @@ def test_without_cleanlab_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch, t
         label_suspects(np.ones((1, 1)), np.zeros(1, int))
     with pytest.raises(InvalidArgumentError, match=said):
         suspects_of(toy_case, "repair")
+
+
+def test_labels_of_one_class_are_no_matter_for_confident_learning() -> None:
+    with pytest.raises(DataError, match="labels of two classes at least"):
+        label_suspects(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([0, 0]))

@@ -208,7 +208,7 @@ def test_a_network_without_features_says_so() -> None:
 def test_numbers_are_cut_into_quarters_and_gaps_have_a_name() -> None:
     inside = {"slice 1": np.arange(200) >= 150}
     found = over_represented({"light": np.arange(200.0), "iso": [100] * 150 + [None] * 50, "id": range(200)}, inside)
-    assert found[found["column"] == "light"]["value"].tolist() == ["149 to 199"]
+    assert found[found["column"] == "light"]["value"].tolist() == ["149.25 to 199"]
     assert found[found["column"] == "iso"]["value"].tolist() == ["missing"]
     row = found[found["column"] == "iso"].iloc[0]
     assert (row["count"], row["n"], row["share_outside"]) == (50, 50, 0.0)

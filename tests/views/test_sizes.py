@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import suture
-from suture.stages.gallery import SIDE, _small
+from suture.images import SHOWN, shrunk
 from suture.stages.verify import Verification
 from suture.views.page import report
 from suture.views.render import LARGEST, thumbnail
@@ -33,7 +33,7 @@ def full(names: list[str], side: int, channels: int = 3) -> Verification:
 @pytest.mark.parametrize("side", [8, 32, 64, 512])
 def test_ten_classes_with_all_their_pictures_stay_below_two_megabytes(tmp_path: Path, side: int) -> None:
     names = [f"class {i}" for i in range(10)]
-    small = min(side, SIDE)  # Verify keeps larger ones smaller
+    small = min(side, SHOWN)  # Verify keeps larger ones smaller
     run = write_run(tmp_path, scanned(), localized(), searched(), full(names, small))
     path = report(run)
     assert path.stat().st_size < LIMIT * 0.8, "Diagnose has pictures too"
@@ -50,9 +50,9 @@ def test_a_thumbnail_of_any_picture_is_small(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_large_pictures_are_kept_smaller_in_proportion(channels: int) -> None:
-    assert _small(noise(2, 384, 768, channels)).shape == (2, SIDE // 2, SIDE, channels)
+    assert shrunk(noise(2, 384, 768, channels)).shape == (2, SHOWN // 2, SHOWN, channels)
     same = noise(2, 100, 50, channels)
-    assert np.array_equal(_small(same), same)
+    assert np.array_equal(shrunk(same), same)
 
 
 def test_a_thousand_classes_and_groups(tmp_path: Path) -> None:

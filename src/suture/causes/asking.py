@@ -14,7 +14,8 @@ from suture.causes.margins import Pair, shown
 from suture.causes.patching import share_of_groups
 from suture.causes.probes import PROBES
 from suture.causes.ranking import NAMED_FROM
-from suture.errors import DataError
+from suture.errors import DataError, InvalidArgumentError
+from suture.images import shrunk
 from suture.progress import track
 
 MOST_ERRORS = 100  # of one pair; more would name the same cause, later
@@ -76,7 +77,7 @@ def asked_of_pairs(
                 found.through[pair] = through
                 found.changed[pair] = _changed(case, exemplars[pair], causes.cause)
             found.causes[pair] = _row(causes, len(positions), through)
-    except DataError as error:  # no pictures, or no scores: the same for every pair
+    except (DataError, InvalidArgumentError) as error:  # no pictures, no scores, other labels: so for every pair
         return Asked(why_not=str(error))
     return found
 
@@ -125,4 +126,4 @@ def _changed(case: Case, positions: Sequence[int], name: str) -> NDArray[np.uint
     for batch in shown(case, positions):
         changed = probe(batch.pictures, seed=seed_of(case, probe, batch.positions), mask=batch.mask())
         drawn.append((changed * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(drawn)
+    return shrunk(np.concatenate(drawn))

@@ -32,7 +32,7 @@ class Causes:
     Attributes:
         true, predicted: labels of the pair.
         family: the family of features that causes the confusion, or None when it is undetermined.
-        cause: the probe of that family with the largest excess, or None.
+        cause: the probe of that family with the largest excess, or None where none of it has one.
         swaps: index family; see `suture.causes.swaps.swap_features`. Where one stands out it names the family, the
             one with the largest excess; else the probes do (`suture.causes.ranking.cause`).
         probes: index probe, largest excess first. Columns family; strength; n (errors it changed); change (mean

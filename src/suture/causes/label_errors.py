@@ -45,7 +45,7 @@ def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.
 
     Raises:
         InvalidArgumentError: cleanlab is not installed.
-        DataError: shapes do not agree, or a label is no class.
+        DataError: shapes do not agree, a label is no class, or all labels are the same.
         NonFiniteError: a probability is NaN or infinite.
     """
     find = find_label_issues()
@@ -55,9 +55,14 @@ def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.
     wrong = suggested != labels
     if not wrong.any():
         return pd.DataFrame({name: np.zeros(0, float if name == "confidence" else int) for name in COLUMNS})
+    if len(np.unique(labels)) < 2:
+        raise DataError("label suspects need labels of two classes at least, and all examples have the same")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that nothing is labelled or predicted as
-        found = find(labels, probabilities, filter_by="low_normalized_margin", n_jobs=1)
+        try:
+            found = find(labels, probabilities, filter_by="low_normalized_margin", n_jobs=1)
+        except ValueError as error:  # what cleanlab cannot judge
+            raise DataError(f"cleanlab cannot judge these labels: {' '.join(str(error).split())}") from error
     suspects = np.flatnonzero(found & wrong)
     confidence = probabilities[suspects, labels[suspects]]
     table = pd.DataFrame(

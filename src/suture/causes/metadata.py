@@ -33,11 +33,10 @@ def over_represented(metadata: Mapping[str, Sequence[Any]], inside: Mapping[str,
     """
     rows: list[list[Any]] = []
     for column, values in metadata.items():
-        texts = np.array([*_texts(values)], dtype=object)
-        for value in sorted(set(texts)):
-            has = np.asarray(texts == value, bool)
-            if LEAST <= has.sum() < len(has):
-                rows += [[name, column, value, *_counted(has, members)] for name, members in inside.items()]
+        texts, place, counts = np.unique(np.array(_texts(values), str), return_inverse=True, return_counts=True)
+        for i in np.flatnonzero((counts >= LEAST) & (counts < len(place))):
+            has = np.asarray(place == i, bool)
+            rows += [[name, column, str(texts[i]), *_counted(has, members)] for name, members in inside.items()]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     table["p"] = holm(table["p"].to_numpy(float))
     table = table[table["p"] < ALPHA].sort_values(["slice", "p"], kind="stable", ignore_index=True)
@@ -46,14 +45,16 @@ def over_represented(metadata: Mapping[str, Sequence[Any]], inside: Mapping[str,
 
 def _texts(values: Sequence[Any]) -> list[str]:
     """(n,) values as text, or the quarter of the column that each lies in."""
-    column = pd.Series(list(values))
+    column = pd.Series(list(values)).replace([np.inf, -np.inf], np.nan)
     missing = column.isna().tolist()
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         if column.nunique() > MOST_NUMBERS:
             quarters = pd.qcut(column, 4, duplicates="drop")
-            shown = [q if gone else f"{q.left:.3g} to {q.right:.3g}" for q, gone in zip(quarters, missing, strict=True)]
+            shown = [
+                q if gone else f"{q.left:.10g} to {q.right:.10g}" for q, gone in zip(quarters, missing, strict=True)
+            ]
         else:
-            shown = [f"{x:g}" for x in column]
+            shown = [f"{x:.10g}" for x in column]
     else:
         shown = [writable(x) for x in column]
     return ["missing" if gone else str(text) for text, gone in zip(shown, missing, strict=True)]

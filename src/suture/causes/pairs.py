@@ -21,6 +21,7 @@ def confusion_pairs(
         Columns target, predicted, count, share (of all errors), expected (`expected_counts`).
     """
     wrong = pd.DataFrame({"target": targets[~right], "predicted": predictions[~right]})
+    wrong = wrong[wrong["target"] != wrong["predicted"]]  # a verdict may ask for more than the right class
     counts = wrong.groupby(["target", "predicted"]).size().rename("count").reset_index()
     counts["share"] = counts["count"] / max(len(wrong), 1)
     counts["expected"] = expected_counts(counts)

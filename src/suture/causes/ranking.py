@@ -119,8 +119,8 @@ def named_by_swaps(swaps: pd.DataFrame) -> Family | None:
 
 
 def of_family(probes: pd.DataFrame, family: Family) -> str | None:
-    """The probe of a family with the largest excess, or None where none of it was tried."""
-    members = probes.loc[(probes["family"] == family) & probes["excess"].notna(), "excess"]
+    """The probe of a family with the largest excess, or None where none of it has one."""
+    members = probes.loc[(probes["family"] == family) & (probes["excess"] > 0), "excess"]
     return None if members.empty else str(members.idxmax())
 
 

@@ -7,22 +7,26 @@ picture whatever cutting and pasting does to it, and leaves the feature as such 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from torch.utils._pytree import tree_map
 
 from suture.case import Case
 from suture.causes.margins import ONE_LEVEL, Masks, Pair, shown
 from suture.causes.parts import SWAPS, Parts, parts_of, swapped
 from suture.causes.probes import Family
-from suture.causes.ranking import LEAST, SMALLEST_SHARE
+from suture.causes.ranking import LEAST, NAMED_FROM, SMALLEST_SHARE
 from suture.stats import ALPHA, holm
 
 RECIPIENTS = 12  # errors that features are given to
 DONORS = 16  # of both kinds; each is a look at the feature, so that they and not the recipients are counted
+LOOKED_AT = 4  # times as many examples, since only some show an object that stands out
 COLUMNS = ["n_true", "n_errors", "change", "chance", "excess", "low", "high", "p", "share", "stands_out"]
 
 Values = NDArray[np.float64]
@@ -65,13 +69,16 @@ def swap_features(
         before a background.
     """
     generator = np.random.default_rng(case.seed)
-    receive = _cut(case, _some(errors, RECIPIENTS, generator), masks)
-    from_errors = _cut(case, _some(errors, DONORS, generator), masks)
-    from_true = _cut(case, _some(correct, DONORS, generator), masks)
+    receive = _cut(case, errors, RECIPIENTS, masks, generator)
+    from_errors = _cut(case, errors, DONORS, masks, generator)
+    from_true = _cut(case, correct, DONORS, masks, generator)
     empty = pd.DataFrame(columns=COLUMNS, index=pd.Index([], name="family"))
     if min(len(each.parts) for each in (receive, from_errors, from_true)) < LEAST:
         return empty
-    before = _margins(case, pair, [own.picture for own in receive.parts], receive.positions)
+    before = np.concatenate([
+        _margins(case, pair, [own.picture], position)
+        for position, own in zip(receive.positions, receive.parts, strict=True)
+    ])  # fmt: skip
     rows: dict[Family, list[float]] = {}
     for family in (name for name in SWAPS if name in families):
         true, others = (_changes(case, pair, receive, donors, family, before) for donors in (from_true, from_errors))
@@ -81,24 +88,23 @@ def swap_features(
     if table.empty:
         return empty
     table["p"] = holm(table["p"].to_numpy(float))
-    counts = (table["p"] < ALPHA) & (table["excess"] > 0) & (table["share"] >= SMALLEST_SHARE)
+    enough = min(len(each.parts) for each in (receive, from_errors, from_true)) >= NAMED_FROM
+    counts = enough & (table["p"] < ALPHA) & (table["excess"] > 0) & (table["share"] >= SMALLEST_SHARE)
     return table.assign(stands_out=counts)
 
 
-def _some(positions: Sequence[int], most: int, generator: np.random.Generator) -> list[int]:
-    return [int(i) for i in generator.permutation(np.asarray(positions, int))[:most]]
-
-
-def _cut(case: Case, positions: list[int], masks: Masks) -> _Cut:
+def _cut(case: Case, positions: Sequence[int], most: int, masks: Masks, generator: np.random.Generator) -> _Cut:
+    """At most so many of the examples, drawn by lot among those that can be taken apart."""
     kept, found = [], []
-    for batch in shown(case, positions, masks) if positions else ():
+    drawn = [int(i) for i in generator.permutation(np.asarray(positions, int))[: LOOKED_AT * most]]
+    for batch in shown(case, drawn, masks):
         pictures, mask = batch.pictures.cpu().numpy(), batch.mask()[:, 0].cpu().numpy()
         for position, picture, inside in zip(batch.positions, pictures, mask, strict=True):
             parts = parts_of(picture, inside)
             if parts is not None:
                 kept.append(position)
                 found.append(parts)
-    return _Cut(kept, found)
+    return _Cut(kept[:most], found[:most])
 
 
 def _changes(
@@ -110,23 +116,25 @@ def _changes(
         others = [j for j, donor in enumerate(donors.positions) if donor != position]
         made = [swapped(own, donors.parts[j], family) for j in others]
         any_moved = any_moved or any(np.abs(each - own.picture).max() >= ONE_LEVEL for each in made)
-        changes[i, others] = _margins(case, pair, made, [position] * len(made)) - before[i]
+        changes[i, others] = _margins(case, pair, made, position) - before[i]
     if not any_moved:
         return None
     return np.asarray(np.nanmean(changes, axis=0))
 
 
-def _margins(case: Case, pair: Pair, pictures: Sequence[NDArray[np.float32]], like: Sequence[int]) -> Values:
-    """(n,) margins of pictures in place of the examples at some positions."""
-    batch = next(shown(case, like[:1])).batch
-    inputs = batch[0].expand(len(pictures), *batch[0].shape[1:])
-    targets = batch[1].expand(len(pictures)) if isinstance(batch[1], torch.Tensor) else batch[1]
-    found = [
-        pair.margins(case, torch.from_numpy(np.stack(pictures[i : i + case.batch_size])).to(inputs.device),
-                     (inputs[i : i + case.batch_size], targets[i : i + case.batch_size]))
-        for i in range(0, len(pictures), case.batch_size)
-    ]  # fmt: skip
+def _margins(case: Case, pair: Pair, pictures: Sequence[NDArray[np.float32]], position: int) -> Values:
+    """(n,) margins of pictures in place of one example."""
+    batch, found = next(shown(case, [position])).batch, []
+    for start in range(0, len(pictures), case.batch_size):
+        some = torch.from_numpy(np.stack(pictures[start : start + case.batch_size]))
+        repeated = tree_map(partial(_repeated, n=len(some)), batch)
+        found.append(pair.margins(case, some, repeated))
     return np.concatenate(found)
+
+
+def _repeated(leaf: Any, n: int) -> Any:
+    """The only example of a batch, n times."""
+    return leaf[[0] * n] if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf
 
 
 def _row(true: Values, errors: Values, distance: float) -> list[float]:

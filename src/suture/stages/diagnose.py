@@ -54,7 +54,7 @@ class Diagnosis(Result, stage="diagnose", schema=2):
         swaps: true, predicted, family, then the columns of `suture.causes.swaps.swap_features`.
         probes: true, predicted, probe, then the columns of `suture.causes.intervention.Causes.probes`.
         through: true, predicted, group, then the columns of `suture.causes.patching.share_of_groups`, under the
-            probe that names the cause.
+            probe of the cause that does most.
         why_no_causes: why no pair was asked, or nothing.
         slices: `suture.causes.slices.Slices.table`: a row per region in which more is wrong than elsewhere.
         slice_traits: `suture.causes.metadata.over_represented`: values that a slice has more often than the rest.
@@ -67,7 +67,7 @@ class Diagnosis(Result, stage="diagnose", schema=2):
         why_no_suspects: why labels, or those of some split, could not be judged, or nothing.
         pictures: ``"true → predicted"``, the name of a slice, or ``"suspects"`` → pictures (k, h, w, c) of its
             exemplars, or of the first suspects, for tasks on pictures.
-        changed: the pictures of pairs under the probe that names the cause, where there is one.
+        changed: the pictures of pairs under the probe of the cause that does most, where there is one.
     """
 
     in_files: ClassVar[tuple[str, ...]] = ("pictures", "changed")

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from suture.case import Case
@@ -19,7 +18,6 @@ from suture.tasks.outcomes import batches, forward
 GALLERY = 24  # examples of each kind
 CELLS, PER_CELL = 10, 4  # confusions of which examples are kept, and how many of each kind
 COLUMNS = ["kind", "example", "true", "before", "after", "sure_before", "sure_after"]
-SIDE = 192  # pixels: larger pictures are kept smaller
 CELL = ["true class", "predicted class"]  # the confusion that an example left, or joined
 Shown = tuple[pd.DataFrame, NDArray[np.uint8] | None]
 KINDS = ("fixed", "broken")
@@ -102,18 +100,7 @@ def _shown(
         for k, i in enumerate(positions)
     ]
     pictures = case.pictures("verify", positions) if positions else None
-    return pd.DataFrame(rows, columns=COLUMNS), None if pictures is None else _small(pictures)
-
-
-def _small(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures (k, h, w, c) with no side beyond `SIDE`."""
-    _, height, width, channels = pictures.shape
-    shrink = SIDE / max(height, width)
-    if shrink >= 1:
-        return pictures
-    size = max(round(width * shrink), 1), max(round(height * shrink), 1)
-    drawn = [Image.fromarray(each[:, :, 0] if channels == 1 else each).resize(size) for each in pictures]
-    return np.stack([np.asarray(each).reshape(size[1], size[0], channels) for each in drawn])
+    return pd.DataFrame(rows, columns=COLUMNS), pictures
 
 
 def _names(case: Case, before: Outcomes, after: Outcomes, i: int) -> list[str | None]:

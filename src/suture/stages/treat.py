@@ -219,12 +219,13 @@ def _named(case: Case, names: Exclude) -> dict[str, set[int]]:
 
 
 def _errors_lost(case: Case, out: dict[str, set[int]]) -> str:
-    """What leaving out suspects costs: all of them are errors, and a network that fails suspects right labels too."""
-    wrong = sum(len(case.outcomes(case.splits[name].without_extra()).errors) for name in out)
+    """What leaving out suspects costs: most of them are errors, and a network that fails suspects right labels too."""
+    errors = {name: set(case.outcomes(name).errors.tolist()) for name in out}
+    wrong, lost = sum(map(len, errors.values())), sum(len(errors[name] & out[name]) for name in out)
     n = sum(map(len, out.values()))
     return (
-        f"the {n} examples left out are {n / wrong:.0%} of the model's errors on 'repair' and 'select'; where it fails "
-        "for another reason than wrong labels, these are what a repair learns from, so look at them"
+        f"the {n} examples left out are {lost / max(wrong, 1):.0%} of the model's errors on 'repair' and 'select'; "
+        "where it fails for another reason than wrong labels, these are what a repair learns from, so look at them"
     )
 
 

@@ -31,7 +31,10 @@ def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
 
     if not len(result.probes):
         return sentence(ax or axes(1.2), "No causes were asked for.")
-    shares, standing = _matrix(result, "share"), _matrix(result, "stands_out").fillna(0).astype(bool)
+    shares = _matrix(result, "share")
+    if not len(shares):
+        return sentence(ax or axes(1.2), "No probe could be compared with correct examples.")
+    standing = _matrix(result, "stands_out").reindex(index=shares.index).fillna(0).astype(bool)
     ax = ax or axes(1.5 + 0.24 * len(shares), width=min(2.6 + 1.05 * shares.shape[1], 8.0))
     colours = LinearSegmentedColormap.from_list("back", [VERMILLION, "#ffffff", BLUE])
     values = np.clip(shares.to_numpy(float), -1, 1)
@@ -85,7 +88,7 @@ def grid(result: Diagnosis) -> Grid:
     note = (
         "Won back: how far the errors move towards the truth, beyond their null, and as a share of the way. Where a "
         "swap names the cause (given the true class's feature, beside that of other errors) the numbers are its own; "
-        "else those of the probe in brackets. Intervals and p are corrected for all that was asked. Undetermined: the "
+        "else those of the probe in brackets. Intervals and p are corrected within a pair. Undetermined: the "
         "largest is shown, and chance explains it. Group: where the change is most specific, with what it does beyond "
         "the same outputs moved as far at random."
     )

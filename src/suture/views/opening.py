@@ -55,6 +55,11 @@ def _says_more(result: Verification) -> bool:
     return result.n > 0 and result.verdict in (Verdict.CANNOT_TELL, Verdict.NO_CHANGE)
 
 
+def _nothing(treatment: Treatment) -> str:
+    """That nothing was treated, and whether that is for want of a candidate or of a gain."""
+    return "nothing: no candidate was worth keeping" if len(treatment.tried) > 1 else "nothing"
+
+
 def where(localization: Localization | None, treatment: Treatment | None) -> list[tuple[str, str]]:
     """Which group is sick and how sure that is, and which groups were treated: names and what is said of them."""
     found = []
@@ -62,7 +67,7 @@ def where(localization: Localization | None, treatment: Treatment | None) -> lis
         found.append(("Sick group", _top(localization)))
     if treatment is not None:
         groups = f"{listed(treatment.groups, NAMED)}, by {plain(treatment.kept, 40)}"
-        found.append(("Treated", groups if len(treatment.patch) else "nothing: no candidate was worth keeping"))
+        found.append(("Treated", groups if len(treatment.patch) else _nothing(treatment)))
     elif localization is not None:
         flagged = listed(localization.flagged, NAMED) or "no group"
         found.append(("Flagged for treatment", f"{flagged}, by {plain(localization.rule, 40)}"))
