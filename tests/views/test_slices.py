@@ -47,7 +47,7 @@ def test_the_page_shows_both_with_pictures() -> None:
     shown = page(diagnosed())
     text = said(shown.text)
     assert text.index("What causes it") < text.index("Slices") < text.index("Doubtful labels")
-    assert "Labels that are probably wrong: 3 of diagnose and 1,200 of repair." in text
+    assert "Labels in doubt: 3 of diagnose and 1,200 of repair." in text
     assert "right labels are suspected" in text
     assert "--exclude-suspects" in text
     alts = [str(attributes["alt"]) for attributes in shown.all("img")]
@@ -57,7 +57,7 @@ def test_the_page_shows_both_with_pictures() -> None:
 
 def test_how_to_leave_out_is_said_only_where_a_treatment_could() -> None:
     text = page(replace(diagnosed(), n_suspects={"diagnose": 3, "repair": 0})).text
-    assert "Labels that are probably wrong: 3 of diagnose." in text
+    assert "Labels in doubt: 3 of diagnose." in text
     assert "--exclude-suspects" not in text
 
 
@@ -98,7 +98,7 @@ def test_a_terminal_has_a_line_of_each() -> None:
     with_both, without = (printed(found.table(), 200) for found in (diagnosed(), replace(diagnosed(), **BARE)))
     assert with_both.count("\n") - without.count("\n") == 2
     assert "3 slices; in the worst 46 % are wrong, against 18 % elsewhere; mostly cat → dog (12)." in said(with_both)
-    assert "Labels that are probably wrong: 3 of diagnose and 1,200 of repair." in with_both
+    assert "Labels in doubt: 3 of diagnose and 1,200 of repair." in with_both
 
 
 def test_hostile_names_of_slices_traits_and_files_are_text() -> None:

@@ -103,6 +103,11 @@ def named(row: Any) -> str:
     return f"{plain(row['family'], 20)} ({probe})"
 
 
+def answer(row: Any) -> str:
+    """The family, with the probe that does most, or that the cause is undetermined."""
+    return named(row) if known_text(row["family"]) else UNDETERMINED
+
+
 def carried(row: Any) -> str:
     """The group that a cause is most specific to, with what its outputs do beyond random ones."""
     return f"{plain(row['group'], 30)} ({number(row['beyond'], 2)})" if known_text(row["group"]) else NOTHING

@@ -129,7 +129,7 @@ def section(result: Diagnosis) -> Markup:
         said=causes.sentences(result),
         causes=causes.grid(result),
         matrix=image(lambda: causes.figure(result), probed) if len(result.probes) else None,
-        through=causes.details(result),
+        details=causes.details(result),
         slices=slices.shown(result),
         why_no_slices=slices.why_not(result),
         slice_grids=[slices.grid(result), slices.probes(result)],
@@ -175,7 +175,7 @@ def _exemplars(result: Diagnosis) -> list[dict[str, Any]]:
             "expected": number(row.get("expected"), 2), "group": _attributed(row, 60),
             "thumbnails": [thumbnail(picture, alt) for picture in result.pictures[name]],
             "changed": [thumbnail(picture, f"{alt}, without the cause") for picture in result.changed.get(name, ())],
-            "cause": causes.named(cause) if cause is not None else "",
+            "cause": "" if cause is None else causes.answer(cause),
         })  # fmt: skip
     return shown
 

@@ -6,7 +6,18 @@ from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
 from suture.stages.verify import Verification
-from suture.views import diagnose, localize, localize_tables, scan, treat_tables, verify, verify_tables
+from suture.views import (
+    causes,
+    diagnose,
+    localize,
+    localize_tables,
+    scan,
+    slices,
+    suspects,
+    treat_tables,
+    verify,
+    verify_tables,
+)
 from suture.views.grid import Grid, escaped
 from suture.views.junit import of_run
 from suture.views.page import report
@@ -88,7 +99,9 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
             [localize_tables.grid(done.localize)] if done.localize.n_errors else [],
         )
     if done.diagnose:
-        yield "Diagnose", [], [diagnose.grid(done.diagnose)]
+        found = done.diagnose
+        said = [*causes.sentences(found), slices.brief(found), suspects.brief(found)]
+        yield "Diagnose", [each for each in said if each], [diagnose.grid(found), causes.grid(found)]
     if done.treat:
         t = done.treat
         said = [*(f"Warning: {text}" for text in treat_tables.warnings(t)), *treat_tables.findings(t)]

@@ -28,7 +28,7 @@ def sentence(result: Diagnosis) -> str:
 def brief(result: Diagnosis) -> str:
     """How many labels are suspected, in a line for a terminal; nothing where there are none."""
     counts = [f"{count(n)} of {plain(split, 20)}" for split, n in result.n_suspects.items() if n]
-    return f"Labels that are probably wrong: {listed(counts)}." if counts else ""
+    return f"Labels in doubt: {listed(counts)}." if counts else ""
 
 
 def removable(result: Diagnosis) -> bool:

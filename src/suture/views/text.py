@@ -69,9 +69,10 @@ def percent(share: Any, digits: int = 1) -> str:
     >>> percent(0.80647)
     '80.6\xa0%'
     """
-    return (
-        _minus(f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%") if share is not None and known(float(share)) else NOTHING
-    )
+    if share is None or not known(float(share)):
+        return NOTHING
+    rounded = round(100 * float(share), digits) + 0.0  # no minus before a zero
+    return _minus(f"{rounded:.{digits}f}\N{NO-BREAK SPACE}%")
 
 
 def points(change: Any) -> str:
