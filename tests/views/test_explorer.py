@@ -175,7 +175,9 @@ def test_it_says_where_and_how_sure() -> None:
     assert where(localized(top=None, why=""), None) == [
         ("Sick group", "no group stands out"), ("Flagged for treatment", "fc, by above_median"),
     ]  # fmt: skip
-    assert where(None, untreated()) == [("Treated", "nothing: no candidate was worth keeping")]
+    assert where(None, untreated()) == [("Treated", "nothing")]
+    tried = replace(untreated(), tried=treated().tried)
+    assert where(None, tried) == [("Treated", "nothing: no candidate was worth keeping")]
     assert where(None, None) == []
     base = "a" * 64
     assert where(None, treated(patch=Patch({}, base, base, "A")))[0][1].startswith("nothing")
