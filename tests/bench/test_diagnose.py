@@ -136,6 +136,7 @@ def test_a_shortcut_of_colour_is_learnt_and_found(tmp_path: Path) -> None:
     assert row["mended_by"] == row["named"] == "colour"
     assert (row["right"], row["undetermined"]) == (True, False)
     assert row["low"] > 0
+    assert row["right_by_probes"] is (row["by_probes"] == "colour")
     assert row["p"] < 0.05
     table = pd.read_csv(tmp_path / "swaps.csv", index_col="family")
     assert table.loc["colour", "excess"] == pytest.approx(row["excess"])
@@ -167,6 +168,7 @@ def rows(planted: str, *names: str | None) -> list[dict[str, object]]:
         {
             "planted": planted, "seed": i, "accuracy": 0.9, "accuracy_conflict": 0.8, "errors": 10 + i, "named": name,
             "undetermined": name is None, "right": name == truth, "mended_by": "shape",
+            "right_by_probes": i == 0,
         }
         for i, name in enumerate(names)
     ]  # fmt: skip
@@ -187,7 +189,9 @@ def test_the_summary_counts_and_its_intervals_are_wilsons() -> None:
     assert table.loc["colour", "answers"] == "colour x2, other x1, shape x1"
     assert table["learnt"].tolist()[:3] == [4, 0, 4]
     assert table.loc["shape", "errors"] == 11.5
-    assert "| shape | 4 | 3 | 0.75 | 0.30 | 0.95 | 3 | 0.19 | shape x3, undetermined x1 | 4 |" in files["summary.md"]
+    assert (
+        "| shape | 4 | 3 | 0.75 | 0.30 | 0.95 | 1 | 3 | 0.19 | shape x3, undetermined x1 | 4 |" in files["summary.md"]
+    )
     assert summary([]) == {}
 
 

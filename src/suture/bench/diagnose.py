@@ -16,7 +16,7 @@ from suture.bench.examples import Pairs
 from suture.bench.networks import taught
 from suture.bench.scenes import FAMILIES, FORMAT, World, draw_kinds, draw_world, render
 from suture.case import Case
-from suture.causes import confusion_pairs, find_causes
+from suture.causes import Causes, confusion_pairs, find_causes, ranking
 from suture.causes.intervention import UNDETERMINED
 from suture.causes.margins import Pair
 from suture.errors import InvalidArgumentError
@@ -121,7 +121,7 @@ def cell(
     else:
         pair, positions = Pair(setting.true, setting.predicted), _any_right(found, setting)
     if pair is None or not positions:
-        return [row | {"errors": 0, "mended_by": None} | _judged(planted, None)]
+        return [row | {"errors": 0, "mended_by": None} | _judged(planted, None, None)]
     right = found.right.copy()
     right[positions] = False  # they are no part of what they are compared with
     causes = find_causes(case, positions, pair.true, pair.predicted, right=right)
@@ -137,7 +137,7 @@ def cell(
     }
     if causes.family is not None and causes.family in causes.swaps.index:
         row |= {name: causes.swaps[name][causes.family] for name in ("excess", "low", "high", "p", "share")}
-    return [row | _judged(planted, causes.family) | _mended(case, setting, shown, positions, pair)]
+    return [row | _judged(planted, causes.family, _by_probes(causes)) | _mended(case, setting, shown, positions, pair)]
 
 
 def _most_frequent(found: Outcomes) -> tuple[Pair | None, list[int]]:
@@ -159,11 +159,20 @@ def _any_right(found: Outcomes, setting: Setting) -> list[int]:
     return sorted(int(i) for i in drawn[: len(members) // 3])
 
 
-def _judged(planted: str, family: str | None) -> Row:
+def _by_probes(causes: Causes) -> str | None:
+    """The family that probes alone would name: what swaps have to beat."""
+    named = ranking.cause(causes.probes)
+    return None if named is None else str(causes.probes.loc[named, "family"])
+
+
+def _judged(planted: str, family: str | None, by_probes: str | None) -> Row:
+    truth = planted if planted in FAMILIES else None
     return {
         "named": family,
         "undetermined": family is None,
-        "right": family == (planted if planted in FAMILIES else None),
+        "right": family == truth,
+        "by_probes": by_probes,
+        "right_by_probes": by_probes == truth,
     }
 
 
@@ -268,10 +277,11 @@ def _accuracy(model: nn.Module, examples: Pairs) -> float:
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
     """Files of a finished study: a line per family, one for all families, a line per control, one for all controls.
 
-    `n`: cells; `right`: how many got the right answer, with its share and its 95 % interval (Wilson); `named`: how
-    many got one of the four families; `chance`: the share that would be right were these given one blindly, missing
-    for controls; `answers`: what was said, with how often; `learnt`: cells in which the network itself says that
-    the planted family mends most errors; `accuracy`, `accuracy_conflict`, `errors`: means.
+    `n`: cells; `right`: how many got the right answer, with its share and its 95 % interval (Wilson); `probes`: how
+    many probes alone get right; `named`: how many got one of the four families; `chance`: the share that would be
+    right were these given one blindly, missing for controls; `answers`: what was said, with how often; `learnt`:
+    cells in which the network itself says that the planted family mends most errors; `accuracy`,
+    `accuracy_conflict`, `errors`: means.
     """
     table = pd.DataFrame(rows)
     if not len(table) or "planted" not in table:
@@ -299,7 +309,8 @@ def _line(what: str, members: pd.DataFrame) -> Row:
     learnt = None if control else int((members["mended_by"] == members["planted"]).sum())
     return {
         "planted": what, "n": n, "right": right, "share": right / n, "low": interval.low, "high": interval.high,
-        "named": named, "chance": None if control else CHANCE * named / n,
+        "probes": int(members["right_by_probes"].sum()), "named": named,
+        "chance": None if control else CHANCE * named / n,
         "answers": ", ".join(f"{name} x{times}" for name, times in answers.most_common()),
         "learnt": learnt, "accuracy": members["accuracy"].mean(),
         "accuracy_conflict": members["accuracy_conflict"].mean(), "errors": members["errors"].mean(),

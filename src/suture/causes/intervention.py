@@ -115,15 +115,13 @@ def find_causes(
     skipped = {p.name: _too_few(p, errors, i) for i, p in enumerate(tried) if not enough[i]}
     if probes is not None and skipped:
         raise UnchangedError(next(iter(skipped.values())))
-    correct = [
-        responses(case, _correct(case, label, right), pair, tried, masks, draws=0)
-        for label in (pair.true, pair.predicted)
-    ]
+    sound = [_correct(case, label, right) for label in (pair.true, pair.predicted)]
+    correct = [responses(case, members, pair, tried, masks, draws=0) for members in sound]
     rows = [_row(p, i, errors, correct, int(enough.sum())) for i, p in enumerate(tried) if enough[i]]
     columns = list(_COLUMNS)
     table = ranking.corrected(pd.DataFrame(rows, columns=["probe", *columns]).set_index("probe"))
     table = table.sort_values("excess", ascending=False, kind="stable")
-    swaps = swap_features(case, positions, _correct(case, pair.true, right), pair, masks, {p.family for p in tried})
+    swaps = swap_features(case, positions, sound[0], pair, masks, {p.family for p in tried})
     family = ranking.named_by_swaps(swaps)
     found = ranking.cause(table) if family is None else ranking.of_family(table, family)
     if family is None and found is not None:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from suture.causes import colour
 from suture.causes.probes import Family
 
 SMALLEST = 3  # pixels: side of the square that texture is read from
@@ -19,7 +21,6 @@ CLEAR = 3.0  # standard deviations of the background that an object's mean colou
 RANGE = (0.02, 0.9)  # share of the picture that an object may cover; else there is none, or no background
 
 Picture = NDArray[np.float32]
-LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def parts_of(picture: Picture, mask: NDArray[np.bool_]) -> Parts | None:
 
 
 def lightness(picture: Picture) -> Picture:
-    """(c, h, w) → (1, h, w): BT.601 of three colours, the mean of other numbers of channels."""
-    three = picture.shape[0] == len(LIGHTNESS)
-    light: Picture = (picture * LIGHTNESS).sum(0, keepdims=True) if three else picture.mean(0, keepdims=True)
+    """(c, h, w) → (1, h, w), as `suture.causes.colour.lightness` has it."""
+    light: Picture = colour.lightness(torch.from_numpy(picture)[None])[0].numpy()
     return light
 
 

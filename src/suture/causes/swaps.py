@@ -107,9 +107,7 @@ def _cut(case: Case, positions: Sequence[int], most: int, masks: Masks, generato
     return _Cut(kept[:most], found[:most])
 
 
-def _changes(
-    case: Case, pair: Pair, receive: _Cut, donors: _Cut, family: Family, before: Values
-) -> Values | None:  # fmt: skip
+def _changes(case: Case, pair: Pair, receive: _Cut, donors: _Cut, family: Family, before: Values) -> Values | None:
     """(donors,): change of margin, mean over the recipients but the donor itself; None where no picture changes."""
     changes, any_moved = np.full((len(receive.parts), len(donors.parts)), np.nan), False
     for i, (position, own) in enumerate(zip(receive.positions, receive.parts, strict=True)):
@@ -145,14 +143,5 @@ def _row(true: Values, errors: Values, distance: float) -> list[float]:
     half = float(stats.t.ppf(1 - ALPHA / len(SWAPS) / 2, freedom)) * spread
     p = float(2 * stats.t.sf(abs(excess) / spread, freedom)) if spread > 0 else float(excess == 0)
     share = excess / distance if distance else float("nan")
-    return [
-        len(true),
-        len(errors),
-        float(true.mean()),
-        float(errors.mean()),
-        excess,
-        excess - half,
-        excess + half,
-        p,
-        share,
-    ]
+    means = [float(true.mean()), float(errors.mean())]
+    return [len(true), len(errors), *means, excess, excess - half, excess + half, p, share]

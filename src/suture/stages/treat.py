@@ -220,8 +220,11 @@ def _named(case: Case, names: Exclude) -> dict[str, set[int]]:
 
 def _errors_lost(case: Case, out: dict[str, set[int]]) -> str:
     """What leaving out suspects costs: most of them are errors, and a network that fails suspects right labels too."""
-    errors = {name: set(case.outcomes(name).errors.tolist()) for name in out}
-    wrong, lost = sum(map(len, errors.values())), sum(len(errors[name] & out[name]) for name in out)
+    wrong = lost = 0
+    for name, positions in out.items():
+        own = case.splits[name].without_extra()  # further examples are never suspected
+        errors = {own.indices[i] for i in case.outcomes(own).errors}
+        wrong, lost = wrong + len(errors), lost + len(errors & {case.splits[name].indices[i] for i in positions})
     n = sum(map(len, out.values()))
     return (
         f"the {n} examples left out are {lost / max(wrong, 1):.0%} of the model's errors on 'repair' and 'select'; "

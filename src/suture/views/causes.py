@@ -100,7 +100,7 @@ def named(row: Any) -> str:
     probe = plain(row["probe"], 30) if known_text(row["probe"]) else ""
     if not known_text(row["family"]):
         return f"{UNDETERMINED} ({probe})" if probe else UNDETERMINED
-    return f"{plain(row['family'], 20)} ({probe})"
+    return f"{plain(row['family'], 20)} ({probe})" if probe else plain(row["family"], 20)
 
 
 def answer(row: Any) -> str:
