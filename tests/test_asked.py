@@ -152,6 +152,7 @@ def test_the_same_picture_in_another_file_type_is_found(tmp_path: Path) -> None:
         asked.case()
 
 
+@pytest.mark.filterwarnings("ignore:.* has one class")
 @pytest.mark.parametrize(
     ("counts", "part"),
     [
@@ -169,6 +170,44 @@ def test_classes_must_be_the_same_in_every_split(tmp_path: Path, counts: dict[st
     asked = Asked(model=pictures.network(tmp_path / "model.py"), diagnose=paths[0], repair=paths[1], verify=paths[2])
     with pytest.raises(DataError, match=part):
         asked.case()
+
+
+def test_further_examples_from_several_places(asked: Asked, tmp_path: Path) -> None:
+    first, second = (
+        str(pictures.folder(tmp_path / name, pictures.files({"cat": count, "dog": count}, seed=seed)))
+        for name, count, seed in (("b", 3, 1), ("c", 5, 2))
+    )
+    plain = len(asked.case().splits["repair"])
+    words = asked.model_dump(mode="json")
+    both = Asked.model_validate(words | {"repair_extra": [first, second]}).case().splits["repair"]
+    one = Asked.model_validate(words | {"repair_extra": first}).case().splits["repair"]  # as earlier releases wrote it
+    assert (len(one), len(both)) == (plain + 6, plain + 16)
+    assert len(both.without_extra()) == plain
+    assert both.label(plain + 15) == "dog/4.png"
+    assert both.strata[-8:] == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_further_examples_need_the_same_classes_wherever_they_are_from(asked: Asked, tmp_path: Path) -> None:
+    dogs = pictures.files({"ant": 3, "dog": 3}, seed=2)
+    same = str(pictures.folder(tmp_path / "b", pictures.files({"cat": 3, "dog": 3}, seed=1)))
+    other = str(pictures.folder(tmp_path / "c", dogs))
+    with pytest.raises(DataError, match=f"'data' lacks the class folder 'ant' that '{other}' has"):
+        asked.model_copy(update={"repair_extra": (same, other)}).case()
+    (tmp_path / "number.py").write_text("def number(): return 3\n")
+    with pytest.raises(DataError, match="the data for repair_extra is int; it needs a length"):
+        asked.model_copy(update={"repair_extra": (same, f"{tmp_path}/number.py:number")}).case()
+
+
+def test_paths_of_further_examples_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("more.zip").touch()
+    asked = Asked(model="m:f", repair_extra=("more.zip", "more.py:load")).absolute()
+    assert asked.repair_extra == (f"{tmp_path}/more.zip", f"{tmp_path}/more.py:load")
+    Path("more.py").write_text("")
+    before = asked.code[1]
+    assert len(asked.code) == 2
+    Path("more.py").write_text("# other")
+    assert asked.code[1] != before
 
 
 def test_a_record_of_moments_beside_the_weights_comes_with_the_case(asked: Asked, tmp_path: Path) -> None:

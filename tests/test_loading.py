@@ -6,6 +6,7 @@ import pickle
 import shutil
 import struct
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -456,7 +457,17 @@ def test_data_from_a_folder_a_zip_and_a_function(tmp_path: Path, code: Callable[
 
 
 def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path: Path) -> None:
-    assert len(load_data(pictures.folder(tmp_path / "12:30", pictures.files({"a": 2})))) == 2
+    assert len(load_data(pictures.folder(tmp_path / "12:30", pictures.files({"a": 1, "b": 1})))) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_folder_of_one_class_is_read_with_a_warning(tmp_path: Path, count: int) -> None:
+    folder = pictures.folder(tmp_path / "data", pictures.files({f"class {i}": 2 for i in range(count)}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(load_data(folder)) == 2 * count
+    texts = [f"{folder} has one class, 'class 0', and a network cannot be judged on one class"] * (2 - count)
+    assert [str(each.message).split("; ")[0] for each in said] == texts
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,18 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert loaded_by(code) == []
 
 
-@pytest.mark.parametrize("words", [["run", "--help"], ["rnu"], ["run", "--size", "large"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--help"],
+        ["rnu"],
+        ["run", "--size", "large"],
+        ["run", "--model", "m:f", "--out", "absent", "--plan", "fulll"],
+        ["treat", "absent", "--plan", "fulll"],
+        ["treat", "absent", "--plan", "absent.toml"],
+    ],
+    ids=" ".join,
+)
 def test_nothing_heavy_is_loaded_to_read_a_command_line(words: list[str]) -> None:
     found = loaded_by(f"from suture.cli.app import _run; _run({words})")
     assert set(found) <= {"pydantic"}, "newer releases of typer read options with pydantic; nothing else is needed"

@@ -1,11 +1,14 @@
 """Atomic writes, the lock between processes, and fingerprints."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from suture.errors import MissingFileError, RunError
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
@@ -24,6 +27,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) ->
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_be_read_by_whom_the_umask_says_whoever_writes_it(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a.txt", "new")
+        with replacing(tmp_path / "b.safetensors") as temporary:
+            save_file({"a": torch.zeros(2)}, temporary)  # writes a file of its own with mode 0600 and renames it
+    finally:
+        os.umask(old)
+    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o640, 0o640]
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

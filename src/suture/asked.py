@@ -1,14 +1,19 @@
 """What the command line was asked, as data: enough to build the same case again."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from suture.case import Case
+from suture.case import Case, refuse_unlike
 from suture.images import ImageFormat
 from suture.loading import load_data, load_model, source_of
 from suture.moments import beside, load_moments
+from suture.splits import joined
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 class Asked(BaseModel):
@@ -22,7 +27,7 @@ class Asked(BaseModel):
     diagnose: str | None = None
     repair: str | None = None
     verify: str | None = None
-    repair_extra: str | None = None
+    repair_extra: Paths | None = None
     size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -44,20 +49,26 @@ class Asked(BaseModel):
     @property
     def code(self) -> list[str]:
         """Fingerprints of the source files that are named."""
-        names = (self.model, self.data, self.diagnose, self.repair, self.verify, self.repair_extra, self.task)
+        data = (self.data, self.diagnose, self.repair, self.verify, *(self.repair_extra or ()))
+        names = (self.model, *data, self.task)
         return [source_of(name) for name in names if name is not None and ":" in name]
 
     def absolute(self) -> "Asked":
         """The same with absolute paths, so that the run can be continued from any directory."""
         paths = {
             field: _absolute(getattr(self, field))
-            for field in ("weights", "data", "diagnose", "repair", "verify", "repair_extra", "reference")
+            for field in ("weights", "data", "diagnose", "repair", "verify", "reference")
         }
         paths |= {field: _absolute_source(getattr(self, field)) for field in ("model", "task")}
-        return self.model_copy(update=paths)
+        extra = tuple(map(_absolute, self.repair_extra)) if self.repair_extra else None
+        return self.model_copy(update=paths | {"repair_extra": extra})
 
-    def case(self) -> Case:
+    def case(self, check: Callable[[], object] | None = None) -> Case:
         """Load everything that is named; weights that no file gives are drawn from the seed.
+
+        Args:
+            check: called before the data is read, which takes longest, and after the model's code was imported, which
+                may add to registries.
 
         Raises:
             SutureError: something is missing, unreadable or does not fit.
@@ -65,17 +76,22 @@ class Asked(BaseModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = load_model(self.model, self.weights)
+        if check is not None:
+            check()
         image = self.image
         data = {
             name: load_data(path, image, skip_bad=self.skip_bad)
-            for name in ("data", "diagnose", "repair", "verify", "repair_extra")
+            for name in ("data", "diagnose", "repair", "verify")
             if (path := getattr(self, name)) is not None
         }
+        extra = {path: load_data(path, image, skip_bad=self.skip_bad) for path in self.repair_extra or ()}
+        refuse_unlike(data | extra)
         record = beside(Path(self.weights)) if self.weights else None
         return Case(
             model,
             data.pop("data", None),
             **data,
+            repair_extra=joined(list(extra.values()), "repair_extra"),
             task=self.task,
             groups=self.groups,
             protocol=self.protocol,

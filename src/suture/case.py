@@ -14,7 +14,7 @@ from torch import nn
 
 from suture import groups as grouping
 from suture.errors import DataError, InvalidArgumentError
-from suture.images import ImageFormat, pixels_of, shrunk
+from suture.images import ImageFolder, ImageFormat, pixels_of, shrunk
 from suture.loading import load_data, load_task
 from suture.moments import Moments, Record, layers_of
 from suture.patch import base_sha256, canonical_state
@@ -57,7 +57,7 @@ class Case:
 
     Raises:
         SplitOverlapError: an input stands in two splits.
-        DataError: a split is missing, empty, or lacks a class folder the others have.
+        DataError: a split is missing, empty, lacks a class folder the others have, or has pictures of another size.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Case:
         given = _given(data, diagnose, repair, verify, protocol, image)
         if repair_extra is not None:
             given["repair_extra"] = load_data(repair_extra, image) if isinstance(repair_extra, str) else repair_extra
+        refuse_unlike(given)
         self.splits = cut(given, protocol, seed)
         self.classes = _class_names(given, classes)
         self.weights_sha256 = base_sha256(canonical_state(self.model))
@@ -201,8 +202,13 @@ def _given(
     return splits
 
 
-def _class_names(given: Mapping[str, Any], classes: Sequence[str] | None) -> list[str] | None:
-    named = {name: list(data.classes) for name, data in given.items() if getattr(data, "classes", None)}
+def refuse_unlike(given: Mapping[str, Any]) -> None:
+    """Refuse data sets, by name, that do not belong together.
+
+    Raises:
+        DataError: one lacks a class folder another has, or the pictures of two folders differ in size.
+    """
+    named = _classes_in(given)
     for name, names in named.items():
         for other, others in named.items():
             missing = [c for c in others if c not in names]
@@ -212,6 +218,20 @@ def _class_names(given: Mapping[str, Any], classes: Sequence[str] | None) -> lis
                 )
             if names != others and set(names) == set(others):
                 raise DataError(f"'{name}' and '{other}' have the same classes in another order; labels must agree")
-    if classes is not None:
-        return [writable(c) for c in classes]
-    return next(([writable(c) for c in names] for names in named.values()), None)
+    sides = {name: data.pixels(0).shape[1::-1] for name, data in given.items() if isinstance(data, ImageFolder)}
+    for name, side in sides.items():
+        first, expected = next(iter(sides.items()))
+        if side != expected:
+            raise DataError(
+                f"pictures of '{first}' are {expected[0]}x{expected[1]} and those of '{name}' {side[0]}x{side[1]}; "
+                "give --size, the side in pixels that all are resized to"
+            )
+
+
+def _classes_in(given: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: list(data.classes) for name, data in given.items() if getattr(data, "classes", None)}
+
+
+def _class_names(given: Mapping[str, Any], classes: Sequence[str] | None) -> list[str] | None:
+    named = [classes] if classes is not None else _classes_in(given).values()
+    return next(([writable(c) for c in names] for names in named), None)

@@ -169,7 +169,10 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
                     self._cache = np.empty((len(labelled), *pixels.shape), np.uint8)
             if pixels.shape != first[1]:
                 sizes = " and ".join(f"'{n}' is {s[1]}x{s[0]}" for n, s in (first, (name, pixels.shape)))
-                raise DataError(f"pictures of {self.path} differ in size ({sizes}); give --size")
+                raise DataError(
+                    f"pictures of {self.path} differ in size ({sizes}); give --size, the side in pixels that all are "
+                    "resized to"
+                )
             if self._cache is not None:
                 self._cache[len(self.names)] = pixels
             self.names.append(name)

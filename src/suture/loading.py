@@ -353,4 +353,11 @@ def load_data(path: str | Path, image: ImageFormat | None = None, *, skip_bad: b
         return data
     if not Path(path).exists():
         raise MissingFileError(f"there is no data at {path}")
-    return ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)
+    folder = ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)
+    if len(folder.classes) == 1:
+        warnings.warn(
+            f"{path} has one class, '{folder.classes[0]}', and a network cannot be judged on one class; if that is the "
+            "wrong level, name the folder that holds the class folders",
+            stacklevel=2,
+        )
+    return folder

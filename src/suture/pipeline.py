@@ -1,7 +1,8 @@
 """A run: the stages in order, each done once for what it was asked, stopped and resumed anywhere."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +14,13 @@ from suture.asked import Asked
 from suture.case import Case
 from suture.causes.label_errors import find_label_issues
 from suture.claim import asked_in, claimed, refuse_other_case
-from suture.errors import InvalidArgumentError, RunError
+from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.history import History, load_history
 from suture.registry import suggest
 from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
 from suture.stages.diagnose import ASKED, Diagnosis, diagnose
-from suture.stages.drift import untouched_examples
+from suture.stages.drift import Drift, untouched_examples
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
@@ -27,7 +28,7 @@ from suture.stages.treat import SUSPECTS, Exclude, Treatment, treat
 from suture.stages.verify import Verification, verify
 from suture.training import Checkpoints
 from suture.treatments import Groups, Plan, known_groups, load_plan
-from suture.views.page import report
+from suture.views.page import FILE, report
 
 R = TypeVar("R", bound=Result)
 RESULTS: dict[str, type[Result]] = {
@@ -57,9 +58,19 @@ class Run:
         self.case, self.directory, self.asked = case, RunDir(out), asked
         self._say = say or (lambda _: None)
 
-    def claimed(self) -> AbstractContextManager[None]:
-        """Hold the directory while stages are done; see `suture.claim.claimed`."""
-        return claimed(self.directory, self.case, self.asked)
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the directory while stages are done, then bring a page that is there up to date.
+
+        See `suture.claim.claimed`.
+        """
+        with claimed(self.directory, self.case, self.asked):
+            yield
+            if (self.directory.path / FILE).exists():
+                try:
+                    self.report()
+                except RunError as error:  # another stage cannot be read, which is no fault of those that were done
+                    self._tell(f"{self.directory.path / FILE} is older than this result: {error}")
 
     @cached_property
     def _base(self) -> str:
@@ -116,6 +127,8 @@ class Run:
     def verify(self, untouched: Any = None, must_keep: Sequence[str | int] | None = None) -> Verification:
         """Before against after on `verify`; the result says how many patches these examples have judged.
 
+        What an earlier look at the same patch measured on untouched data is kept unless other data are given.
+
         Args:
             untouched, must_keep: as for `suture.verify`.
         """
@@ -130,11 +143,21 @@ class Run:
         looks = self.directory.stage("verify") / LOOKS
         seen = list(read_json(looks)) if looks.exists() else []
         count = len({*seen, judged})
-        do = partial(verify, self.case, treatment, untouched=examples, must_keep=must_keep, looks=count)
+
+        def do() -> Verification:
+            found = verify(self.case, treatment, untouched=examples, must_keep=must_keep, looks=count)
+            return found if examples is not None else replace(found, drift=self._measured_before())
+
         result = self._stage("verify", Verification, key, do)
         if judged not in seen:
             write_json(looks, [*seen, judged])
         return result
+
+    def _measured_before(self) -> Drift | None:
+        """The drift of a finished Verify, which is of the patch that Treat left: another treatment forgets it."""
+        with suppress(MissingFileError, RunError):  # there is none, or it can no longer be read
+            return Verification.load(self.directory.stage("verify")).drift
+        return None
 
     def report(self) -> Path:
         """Write ``report.html``."""
@@ -212,7 +235,7 @@ def run(
     if exclude_suspects:
         find_label_issues()
     this = Run(case, out, say, asked)
-    with this.claimed():
+    with claimed(this.directory, case, asked):
         if redo:
             this.directory.forget(redo)
         steps: dict[str, Callable[[], Result]] = {
@@ -245,14 +268,19 @@ def checked(plan: str | Plan, until: str | None = None, redo: str | None = None,
     return load_plan(plan, protocol)
 
 
-def open_run(path: str | Path, say: Callable[[str], None] | None = None) -> Run:
+def open_run(
+    path: str | Path, say: Callable[[str], None] | None = None, check: Callable[[], object] | None = None
+) -> Run:
     """The run in a directory, with its case built again from what was asked.
+
+    Args:
+        check: as for `suture.asked.Asked.case`.
 
     Raises:
         RunError: the directory is no run, was made from Python objects, or its files have changed since.
     """
     directory = RunDir(path)
     asked = asked_in(directory)
-    case = asked.case()
+    case = asked.case(check)
     refuse_other_case(directory, case, asked)
     return Run(case, path, say, asked)

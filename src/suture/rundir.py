@@ -41,11 +41,18 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, synced and renamed over it when the block ends without error."""
+    """A temporary path beside `path`, synced and renamed over it when the block ends without error.
+
+    The file may be read by whom the umask says, whoever writes it: safetensors replaces it by one of its own with mode
+    0600.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -90,13 +97,22 @@ def read_toml(path: Path, kind: type[M], changes: Mapping[str, object] | None = 
         MissingFileError: no such file.
         InvalidArgumentError: not TOML, or the first field that is wrong.
     """
+    return validated(kind, toml_in(path) | dict(changes or {}), str(path))
+
+
+def toml_in(path: Path) -> dict[str, Any]:
+    """What a TOML file says, whatever it means.
+
+    Raises:
+        MissingFileError: no such file.
+        InvalidArgumentError: not TOML.
+    """
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
     try:
-        data = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML ({error})") from error
-    return validated(kind, data | dict(changes or {}), str(path))
 
 
 def validated(kind: type[M], data: Mapping[str, object], source: str) -> M:

@@ -5,6 +5,7 @@ repair, where every choice is made and nothing trains) and `verify` (looked at o
 """
 
 import copy
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -105,8 +106,7 @@ class Index:
     """Hash and stratum of every example of a data set, from one pass over it."""
 
     def __init__(self, data: Any, name: str) -> None:
-        if not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
-            raise DataError(f"the data for {name} is {type(data).__name__}; it needs a length and indexing")
+        _refuse_no_sequence(data, name)
         if not len(data):
             raise DataError(f"the data for {name} is empty")
         self.data: Any = data
@@ -126,6 +126,11 @@ class Index:
             raise
         except Exception as error:  # a stranger's data set may raise anything
             raise DataError(f"reading example {i} of {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _refuse_no_sequence(data: Any, name: str) -> None:
+    if not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
+        raise DataError(f"the data for {name} is {type(data).__name__}; it needs a length and indexing")
 
 
 def writable(name: object) -> str:
@@ -188,6 +193,22 @@ class Joined(Sequence[Any]):
         """What examples are called; None where one of the data sets does not say."""
         named = [getattr(part, "names", None) for part in self._parts]
         return [name for names in named for name in names or ()] if all(named) else None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """What labels are called; None where the data does not say."""
+        return next((list(part.classes) for part in self._parts if getattr(part, "classes", None)), None)
+
+
+def joined(parts: Sequence[Any], name: str) -> Any:
+    """The examples of several data sets, one after the other; None without any.
+
+    Raises:
+        DataError: one is no data set.
+    """
+    for part in parts:
+        _refuse_no_sequence(part, name)
+    return functools.reduce(Joined, parts) if parts else None
 
 
 def _with_extra(repair: tuple[Index, list[int]], extra: Index) -> tuple[Index, list[int]]:

@@ -51,6 +51,7 @@ def load_fractions(): return [(x, float(y)) for x, y in toys.data()]
 def load_splits(): return {'diagnose': toys.data(), 'repair': toys.points(90, seed=8), 'test': toys.points(90, seed=9)}
 def load_two(): return {'diagnose': toys.data(), 'repair': toys.points(90, seed=8)}
 def load_same(): return {'diagnose': toys.data(), 'repair': toys.data(), 'verify': toys.points(90, seed=9)}
+def load_sizes(): return [(torch.rand(3, 8 + i % 2, 8), i % 2) for i in range(40)]
 def load_three(): return toys.data()[:3]
 
 class Sick(nn.Module):
@@ -118,6 +119,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory, toy: Toy) -> Path:
         "hollow": both | {"emu/": b""},
         "corrupt": both | {"cat/photo.jpg": jpeg[: len(jpeg) // 2]},
         "sizes": both | {"cat/large.png": pictures.encoded(pictures.pixels(9, 16, 16))},
+        "large": {
+            f"{name}/{i}.png": pictures.encoded(pictures.pixels(600 + 10 * k + i, 12, 16))
+            for k, name in enumerate(("cat", "dog"))
+            for i in range(4)
+        },
         "bomb": both | {"cat/bomb.png": pictures.encoded(pictures.Image.new("1", (20_000, 20_000)))},
         "diagnose": pictures.files({"cat": 4, "dog": 4}, seed=1),
         "repair": pictures.files({"cat": 4, "dog": 4}, seed=2),
@@ -304,6 +310,10 @@ PICTURES = [
     ({"--data": "corrupt"}, ["'cat/photo.jpg' is not a readable picture", "--skip-bad"]),
     ({"--data": "bomb"}, ["'cat/bomb.png' is not a readable picture"]),
     ({"--data": "sizes"}, ["'cat/0.png' is 8x8", "'cat/large.png' is 16x16", "give --size"]),
+    ({"--repair-extra": "large"}, ["pictures of 'data' are 8x8", "large' 16x12", "give --size"]),
+    ({"--data": None, "--diagnose": "diagnose", "--repair": "repair", "--verify": "large"},
+     ["pictures of 'diagnose' are 8x8 and those of 'verify' 16x12", "give --size"]),
+    ({"--repair-extra": "catless"}, ["catless' lacks the class folder 'cat' that 'data' has"]),
     ({"--data": None, "--diagnose": "diagnose", "--repair": "repair", "--verify": "catless"},
      ["'verify' lacks the class folder 'cat'"]),
     ({"--data": None, "--diagnose": "diagnose", "--repair": "resaved", "--verify": "verify"},
@@ -314,12 +324,29 @@ PICTURES = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.* has one class")
 @pytest.mark.parametrize(("change", "parts"), _params(PICTURES))
 def test_run_refuses_pictures(
     suture: Suture, nothing_happens: Path, change: dict[str, str | None], parts: list[str]
 ) -> None:
     options = {"--model": "net.py:net", "--data": "good", "--out": nothing_happens}
     refused(suture("run", *_words(change, options)), *parts)
+
+
+def test_functions_that_give_pictures_of_different_sizes(suture: Suture, nothing_happens: Path) -> None:
+    answer = suture("run", "--model", "net.py:net", "--data", "code.py:load_sizes", "--out", nothing_happens)
+    refused(answer, "inputs differ in size (one is 3x", "8x8", "9x8", "give --size", stages=True)
+
+
+def test_one_class_is_warned_about_on_a_line_of_its_own(tmp_path: Path) -> None:
+    data = pictures.folder(tmp_path / "cats", pictures.files({"cat": 10}))
+    pictures.network(tmp_path / "net.py")
+    words = ("run", "--model", "net.py:net", "--data", "cats", "--out", "run", "--until", "localize")
+    command = [sys.executable, "-m", "suture", *words]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (line,) = [line for line in answer.stderr.splitlines() if "one class" in line]
+    assert line.startswith(f"warning: {data} has one class, 'cat', and a network cannot be judged on one class; if")
+    assert "UserWarning" not in answer.stderr
 
 
 def test_skip_bad_leaves_the_broken_picture_out_and_goes_on(suture: Suture, bad: Path, tmp_path: Path) -> None:
@@ -342,6 +369,26 @@ def test_a_model_that_cannot_take_these_inputs(
     suture: Suture, toy: Toy, nothing_happens: Path, change: dict[str, str | None]
 ) -> None:
     refused(suture(*run_toy(toy, nothing_happens, change)), "--size", stages=True)
+
+
+@pytest.mark.parametrize(
+    ("plan", "part"),
+    [
+        ("fulll", "no plan and no TOML file is called 'fulll'; did you mean 'full'?"),
+        ("absent.toml", "there is no file absent.toml"),
+        ("text.toml", "text.toml is not TOML"),
+        ("typo.toml", "recipe.epoch'"),
+    ],
+)
+def test_a_wrong_plan_is_said_before_the_data_is_read(
+    suture: Suture, bad: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, plan: str, part: str
+) -> None:
+    case = json.loads((finished / "case.json").read_text())
+    case["asked"]["data"] = "/gone/data"
+    (finished / "case.json").write_text(json.dumps(case))
+    monkeypatch.chdir(bad)
+    refused(suture("treat", finished, "--plan", plan), part)
+    refused(suture("treat", finished, "--plan", "full"), "/gone/data")
 
 
 def test_a_plan_for_a_group_that_is_not_there(suture: Suture, toy: Toy, bad: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from suture.cli.words import PLANS
 from suture.localizers import DEFAULT, LOCALIZERS, RULES
 from suture.tasks import TASKS
 from suture.treatments import PRESETS
@@ -90,6 +91,10 @@ def test_the_names_in_help_are_those_of_the_registries() -> None:
     assert all(name in told["--rule"] for name in RULES)
     assert all(re.search(rf"\b{name}\b", told["--plan"]) for name in PRESETS)
     assert all(name in told["--task"] for name in TASKS)
+
+
+def test_plans_are_known_before_they_are_imported() -> None:
+    assert tuple(PRESETS) == PLANS
 
 
 def test_one_name_means_one_thing_in_every_verb() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from suture.cli.app import _run
+from tests import pictures
 
 MODEL, DATA = "tests.toys:untrained", "tests.toys:data"
 
@@ -64,7 +65,55 @@ def test_a_directory_of_another_training_is_refused(tmp_path: Path, capsys: pyte
     assert train(tmp_path / "a") == 0
     capsys.readouterr()
     assert train(tmp_path / "a", "--seed", "7") == 2
-    assert "another training" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == f"error: {tmp_path / 'a'} holds another training (seed 42 there, 7 here); choose another --out\n"
+
+
+def test_every_setting_that_differs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "a", "--lr", "0.01") == 0
+    capsys.readouterr()
+    other = ["--lr", "0.1", "--preset", "physics", "--mean", "0.5", "--skip-bad", "--test", "tests.toys:data"]
+    assert train(tmp_path / "a", *other) == 2
+    said = capsys.readouterr().err
+    parts = [
+        "lr 0.01 there, 0.1 here", "momentum 0.9 there, critical here", "mean none there, 0.5 here",
+        "skip_bad no there, yes here", "test none there, tests.toys:data here", "choose another --out",
+    ]  # fmt: skip
+    assert [part for part in parts if part not in said] == []
+    assert not set("{}[]'") & set(said)
+    assert said.count(" there, ") == 5
+
+
+def test_other_code_and_trainings_of_earlier_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = tmp_path / "net.py", tmp_path / "a"
+    words = ["train", "--model", f"{code}:net", "--data", DATA, "--epochs", "1", "--out", str(out)]
+    code.write_text("from torch import nn\ndef net(): return nn.Linear(2, 3)\n")
+    assert _run(words) == 0
+    description = json.loads((out / "training.json").read_text())
+    old = {name: description[name] for name in ("key", "recipe", "seed")}
+    (out / "training.json").write_text(json.dumps(old))
+    assert _run(words) == 0, "a training that an earlier release began is still the same"
+    code.write_text("from torch import nn\ndef net(): return nn.Linear(2, 3)  # other\n")
+    capsys.readouterr()
+    assert _run(words) == 2
+    assert "another training (other code or data); choose another --out" in capsys.readouterr().err
+    (out / "training.json").write_text(json.dumps(old))
+    assert _run(words) == 2
+    assert "another training (other code or data); choose another --out" in capsys.readouterr().err
+
+
+def test_crops_that_lose_much_of_a_picture_are_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pictures.folder(tmp_path / "data", pictures.files({"cat": 4, "dog": 4}))
+    words = ["train", "--model", pictures.network(tmp_path / "net.py"), "--data", str(data), "--epochs", "1"]
+    for pad, lines in ((2, 1), (1, 0)):
+        recipe = tmp_path / f"{pad}.toml"
+        recipe.write_text(f"[augment]\npad = {pad}\n")
+        assert _run([*words, "--preset", str(recipe), "--out", str(tmp_path / recipe.stem)]) == 0
+        said = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: [augment] pad = 2 is")
+        ]
+        assert len(said) == lines
+        assert all("may keep as little as 56% of one" in line for line in said)
 
 
 def test_a_training_that_diverges_ends_with_2_and_says_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

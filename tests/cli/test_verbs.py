@@ -48,7 +48,7 @@ def without_clock(run: Path) -> dict[str, str]:
         named.pop(name, None)
     treat = result(run, "treat")
     treat["history"]["rows"] = [row[:-1] for row in treat["history"]["rows"]]
-    treat["cost"].pop("seconds")
+    treat["cost"] = {name: value for name, value in treat["cost"].items() if not name.endswith("seconds")}
     return named | {"treat": json.dumps(treat, sort_keys=True)}
 
 
@@ -60,6 +60,7 @@ def test_run_does_everything_and_says_what_came_out(suture: Suture, toy: Toy, tm
     assert answer.code == 0, answer.err
     assert steps(answer) == list(RESULTS)
     assert "Better: on 240 unseen examples the repair fixes more than it breaks." in answer.out
+    assert " is taken for " in answer.out.splitlines()[0], "the diagnosis stands first"
     assert answer.out.rstrip().endswith(f"report: {tmp_path / 'run' / 'report.html'}")
     assert all((tmp_path / "run" / stage / "result.json").is_file() for stage in RESULTS)
     verification = result(tmp_path / "run", "verify")
@@ -84,6 +85,21 @@ def test_run_again_does_nothing_and_says_the_same(suture: Suture, toy: Toy, fini
     assert "Better: on 240 unseen examples" in answer.out
     after = digests(finished)
     assert {name for name in after if after[name] != before.get(name)} <= {"report.html"}
+
+
+def test_further_examples_from_every_place_that_is_named(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+    code = tmp_path / "more.py"
+    code.write_text(
+        "from tests import toys\ndef a(): return toys.points(6, seed=11)\ndef b(): return toys.points(9, seed=12)\n"
+    )
+    repair = []
+    for more in ([], ["a"], ["a", "b"]):
+        out = tmp_path / f"run{len(more)}"
+        extra = [word for name in more for word in ("--repair-extra", f"{code}:{name}")]
+        assert suture(*toy.run(out, "--until", "localize", *extra)).code == 0
+        repair.append((out / "splits.csv").read_text().count("\nrepair,"))
+    assert [n - repair[0] for n in repair] == [0, 6, 15]
+    assert suture("diagnose", out).code == 0, "the run is built again from its case.json"
 
 
 def test_the_same_words_give_the_same_results(suture: Suture, toy: Toy, finished: Path, tmp_path: Path) -> None:

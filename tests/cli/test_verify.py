@@ -154,8 +154,37 @@ def test_drift_on_untouched_data_of_a_run_and_of_a_patch(suture: Suture, toy: To
     assert "Drift on 300 untouched examples" in (finished / "report.md").read_text()
     assert suture("verify", finished, "--untouched", f"{others}:unlabelled").code == 0
     assert result(finished)["drift"]["accuracy_before"] is None
+
+
+def test_what_was_measured_on_untouched_data_stays_with_the_patch(
+    suture: Suture, toy: Toy, finished: Path, others: str
+) -> None:
+    assert suture("verify", finished, "--untouched", f"{others}:others").code == 0
+    drift = result(finished)["drift"]
+    answer = suture("verify", finished, "--max-regression", "0.5")
+    assert answer.code == 0
+    assert result(finished)["drift"] == drift
+    assert "Drift on 300 untouched examples" in answer.out
+    assert suture("treat", finished, "--plan", "none").code == 0
     assert suture("verify", finished).code == 0
-    assert result(finished)["drift"] is None
+    assert result(finished)["drift"] is None, "that was of another patch"
+
+
+def test_a_page_that_is_there_shows_what_was_verified_last(suture: Suture, finished: Path, others: str) -> None:
+    page = finished / "report.html"
+    assert suture("report", finished).code == 0
+    assert "untouched example" not in page.read_text()
+    assert suture("verify", finished, "--untouched", f"{others}:others").code == 0
+    assert "Drift on 300 untouched examples" in page.read_text()
+    assert suture("treat", finished, "--plan", "none").code == 0
+    assert "Not verified yet" in page.read_text()
+    (finished / "scan" / "result.json").write_text('{"epochs": 1}')
+    answer = suture("diagnose", finished)
+    assert answer.code == 0
+    assert "report.html is older than this result" in answer.err
+    page.unlink()
+    assert suture("diagnose", finished).code == 0
+    assert not page.exists(), "nobody asked for one"
 
 
 @pytest.mark.parametrize(
@@ -271,6 +300,27 @@ def test_gates_as_junit_are_written_whether_they_hold_or_not(
     patch = words_of(toy, finished / "treat" / "patch.safetensors")
     assert suture(*patch, "--require", "better", "--junit", other).code == 0
     assert cases(other) == {"verdict: better": ""}
+
+
+def test_a_run_writes_its_gates_as_junit_even_where_it_was_finished_before(
+    suture: Suture, toy: Toy, finished: Path, tmp_path: Path
+) -> None:
+    held, failed = tmp_path / "held.xml", tmp_path / "failed.xml"
+    words = toy.run(finished, "--history", toy.log)
+    answer = suture(*words, "--require", "better", "--junit", held)
+    assert (answer.code, "verify …" in answer.err) == (0, False)
+    assert cases(held) == {"verdict: better": ""}
+    answer = suture(*words, "--redo", "verify", "--max-regression", "0", "--junit", failed)
+    assert (answer.code, "verify …" in answer.err) == (3, True)
+    assert answer.error == "error: " + cases(failed)["regression rate at most 0"]
+
+
+def test_a_run_that_stops_before_its_verdict_has_no_gates(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+    words = toy.run(tmp_path / "run", "--until", "treat")
+    answer = suture(*words, "--junit", tmp_path / "gate.xml")
+    assert answer.code == 2
+    assert "--junit shows the verdict, which --until treat does not reach" in answer.error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_input_writes_no_junit(suture: Suture, finished: Path, tmp_path: Path) -> None:

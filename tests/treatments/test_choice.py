@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import ttest_rel
 from torch import nn
 
 import suture
 from suture.errors import InvalidArgumentError
 from suture.patch.routed import Routed
-from suture.stats import Flips, upper_bound
+from suture.stats import upper_bound
 from suture.tasks import evaluate
 from suture.treatments import Candidate, Choice, Everything, Job, Judge, Plan, best_of, judge_all, mixed
 from suture.treatments.choice import COLUMNS, table
@@ -27,12 +29,20 @@ RIGHT, WRONG = 400, 100
 
 def judged(moves: dict[str, tuple[int, int]], choice: Choice) -> pd.DataFrame:
     """The table for candidates that fixed and broke so many of 500."""
-    flips = {
-        name: Flips(fixed=fixed, broken=broken, both_right=RIGHT - broken, both_wrong=WRONG - fixed)
-        for name, (fixed, broken) in moves.items()
-    }
+    after = {name: verdicts(fixed, broken) for name, (fixed, broken) in moves.items()}
+    return table(after, {name: Candidate(toys.network()) for name in moves}, choice, verdicts(0, 0))
+
+
+def verdicts(fixed: int, broken: int, skipped: int = 0) -> NDArray[np.bool_]:
+    """(500,) of a network that breaks some of the right ones, which come first, and fixes some of the others.
+
+    Args:
+        skipped: wrong ones that stay wrong before the first that is fixed.
+    """
     right = np.arange(RIGHT + WRONG) < RIGHT
-    return table(flips, {name: Candidate(toys.network()) for name in moves}, choice, right)
+    right[:broken] = False
+    right[RIGHT + skipped : RIGHT + skipped + fixed] = True
+    return right
 
 
 def test_a_row_says_what_a_candidate_does_and_none_comes_first() -> None:
@@ -64,6 +74,31 @@ def test_a_row_says_what_a_candidate_does_and_none_comes_first() -> None:
 def test_the_best_is_allowed_and_gains_something(moves: dict[str, tuple[int, int]], choice: Choice, best: str) -> None:
     assert upper_bound(12, 400) < 0.05 < upper_bound(13, 400)
     assert best_of(judged(moves, choice)) == best
+
+
+@pytest.mark.parametrize(
+    ("preferred", "other", "kept"),
+    [
+        (verdicts(10, 2), verdicts(14, 2), "first"),  # 4 more in 4: ahead by 2.01, not more than 2.5
+        (verdicts(10, 2), verdicts(20, 2), "second"),  # 10 more in 10: ahead by 3.2
+        (verdicts(10, 2), verdicts(20, 2, skipped=40), "first"),  # 10 lost and 20 won: ahead by 1.8
+        (verdicts(3, 2), verdicts(9, 2), "second"),  # the first does not gain, so it is not preferred
+        (verdicts(90, 40), verdicts(9, 2), "second"),  # nor where it may break too much
+        (verdicts(10, 2), verdicts(90, 40), "first"),
+    ],
+)
+def test_the_preferred_candidate_stays_unless_another_is_clearly_ahead(
+    preferred: NDArray[np.bool_], other: NDArray[np.bool_], kept: str
+) -> None:
+    choice = Choice(max_regression=0.05, broken_costs=2, switch_se=2.5)
+    made = {name: Candidate(toys.network()) for name in ("first", "second")}
+    found = table({"first": preferred, "second": other}, made, choice, verdicts(0, 0))
+    assert best_of(found, choice.switch_se) == kept
+    first, second = found["ahead"].iloc[1:]
+    points = [np.where(verdicts(0, 0), -2.0 * ~each, each) for each in (preferred, other)]
+    if found["allowed"].iloc[1] and found["score"].iloc[1] > 0:
+        expected = ttest_rel(points[1], points[0]).statistic * np.sqrt(500 / 499)  # that divides by n - 1
+        assert (first, second) == (0, pytest.approx(expected))
 
 
 @settings(derandomize=True, deadline=None)

@@ -8,7 +8,7 @@ import torch
 
 import suture
 from suture.case import Case
-from suture.stats import least_for_bound
+from suture.stats import flips, least_for_bound
 from suture.tasks import evaluate
 from suture.treatments import Choice, Everything, FineTune, Job, Plan, Treated, follow
 from suture.treatments.choice import Judge
@@ -40,14 +40,14 @@ def test_nothing_is_judged_on_what_its_own_fold_trained_on(
     trained_on: list[tuple[set[str], set[str]]], more: bool
 ) -> None:
     case = toys.case(repair_extra=toys.points(90, seed=11, shift=0.9) if more else None)
-    moves, made, right, cost = cross_fit(PLAN, jobs.job(case, name="full"))
+    after, made, right, cost = cross_fit(PLAN, jobs.job(case, name="full"))
     assert len(trained_on) == 2
     assert all(not trained & judged for trained, judged in trained_on)
     judged = [content for _, contents in trained_on for content in contents]
     first = set(toys.case().splits["repair"].hashes)
     assert sorted(judged) == sorted(first)  # each once, and none of the further examples
     assert all(len(trained) >= 80 + 90 * more for trained, _ in trained_on)
-    assert moves["full"].n == len(right) == len(first)
+    assert len(after["full"]) == len(right) == len(first)
     assert list(made) == ["full"]
     assert cost.epochs == 8
 
@@ -64,7 +64,8 @@ def test_copies_of_a_held_out_example_are_not_trained_on() -> None:
 
 def test_the_flips_are_those_of_each_fold_s_own_training() -> None:
     case = toys.case()
-    moves, _, right, _ = cross_fit(PLAN, jobs.job(case, name="full"))
+    after, _, right, _ = cross_fit(PLAN, jobs.job(case, name="full"))
+    moves = flips(right, after["full"])
     fixed = broken = n = before = 0
     for fold in _folds(case):
         model = jobs.only(PLAN.how.treat(jobs.job(fold, name="full")))
@@ -74,7 +75,7 @@ def test_the_flips_are_those_of_each_fold_s_own_training() -> None:
         fixed += int((~outcomes[0] & outcomes[1]).sum())
         broken += int((outcomes[0] & ~outcomes[1]).sum())
         before, n = before + int(outcomes[0].sum()), n + len(outcomes[0])
-    assert (moves["full"].fixed, moves["full"].broken, len(right), int(right.sum())) == (fixed, broken, n, before)
+    assert (moves.fixed, moves.broken, len(right), int(right.sum())) == (fixed, broken, n, before)
     assert fixed > 0
 
 

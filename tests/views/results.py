@@ -159,8 +159,10 @@ def _suspected(classes: list[str]) -> dict[str, Any]:
         "split": ["diagnose", "repair"] * len(classes), "position": range(2 * len(classes)),
         "name": [f"{name}.png" for name in classes * 2], "label": classes * 2,
         "suggested": classes[1:] * 2 + classes[:1] * 2, "confidence": 0.02,
+        "suggested_confidence": 0.9,
     })  # fmt: skip
-    return {"suspects": suspects, "n_suspects": {"diagnose": len(classes), "repair": 1200, "select": 0}}
+    return {"suspects": suspects, "n_suspects": {"diagnose": len(classes), "repair": 1200, "select": 0},
+            "n_judged": {"diagnose": 220, "repair": 3000, "select": 90}}  # fmt: skip
 
 
 def diagnosed_without_classes(n_errors: int = 5) -> Diagnosis:
@@ -203,14 +205,14 @@ def searched(plans: list[str] | None = None, **changes: Any) -> Treatment:
                       "loss": np.linspace(1.2, 0.2 + 0.1 * i, n), "accuracy": 0.9, "seconds": 0.1})
         for i, plan in enumerate(plans) for n in [2 if plan == plans[-1] else 8]
     ], ignore_index=True)  # fmt: skip
-    tried = pd.DataFrame(rows, columns=COLUMNS)
+    tried = pd.DataFrame(rows, columns=COLUMNS[: len(rows[0])])
     kept = f"{plans[0]} x 0.5"
     found = treated(
         plan=Plan(
             name="auto", how=Search(plans=tuple(Plan(name=plan) for plan in plans)),
             choose=Choice(max_regression=0.05, broken_costs=2.0),
         ),
-        kept=kept, tried=tried, history=history, cost=Cost(4.0, 18, 600, 600, 3, 3, 1.6e10, 1.8e10),
+        kept=kept, tried=tried, history=history, cost=Cost(4.0, 18, 600, 600, 3, 3, 1.6e10, 1.8e10, 1.5, 2e9),
         note=f"{kept} fixed 15 and broke 0 of the 100 examples of 'select' and was kept",
         account=[f"after a quarter of the epochs {plans[-1]} was given up", f"{plans[-1]}: no epoch was completed"],
         warnings=["3 examples of 'repair' have a twin with another label; check those labels"],
@@ -226,7 +228,7 @@ def routed() -> Treatment:
     found = treated()
     return replace(
         found, plan=Plan(name="route", how=Route(plan=Plan(name="full"))), kept="full by -0.2", twin=found.patch,
-        tried=pd.DataFrame(rows, columns=COLUMNS), patch=replace(found.patch, margin=-0.2),
+        tried=pd.DataFrame(rows, columns=COLUMNS[: len(rows[0])]), patch=replace(found.patch, margin=-0.2),
         undo=replace(found.undo, margin=-0.2),
     )  # fmt: skip
 
@@ -240,7 +242,7 @@ def cycled() -> Treatment:
         tried=pd.DataFrame([
             ["none", 0.0, 0, 0, 0, 0.03, True, 0.0], ["iterative", 1.0, 9, 2, 7, 0.1, True, 7.0],
             ["iterative, cycle 2", 1.0, 12, 2, 10, 0.1, True, 10.0],
-        ], columns=COLUMNS),
+        ], columns=COLUMNS[:8]),
         account=["cycle 3: no group was flagged any more"],
     )  # fmt: skip
 

@@ -190,8 +190,8 @@ def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoi
     for _ in range(RESPLITS):
         order = generator.permutation(len(right))
         seen, unseen = order[:select], order[select:]
-        moves = {name: flips(right[seen], verdicts[seen]) for name, verdicts in after.items()}
-        name = best_of(table(moves, made, plan.choose, right[seen]))
+        judged = table({name: verdicts[seen] for name, verdicts in after.items()}, made, plan.choose, right[seen])
+        name = best_of(judged, plan.choose.switch_se)
         kept = flips(right[unseen], after.get(name, right)[unseen])
         rows.append((kept.fixed / kept.n, kept.broken / kept.n, kept.regression_rate, name == NONE))
     fixed, broken, rate, nothing = np.array(rows, float).T

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 our own fault, 2 bad input, 3 a required verdict or bound 
 import os
 import sys
 import traceback
+import warnings
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -61,6 +62,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # names and signs that the terminal cannot show are no fault
+    warnings.formatwarning = _warning
     code = _run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -93,6 +95,11 @@ def _run(arguments: list[str]) -> int:
             f"a fault of suture's own, {type(error).__name__}: {error}; run again with --debug and report it",
             1,
         )
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """A line of its own, without the place in the code."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _sentence(error: Any) -> str:

@@ -85,5 +85,9 @@ RegressionOpt = Annotated[
         help="Exit with 3 unless the regression rate is at most this with 95 % confidence (exact one-sided bound).",
     ),
 ]
+JUnitOpt = Annotated[
+    Path | None,
+    typer.Option("--junit", help="Also write the gates as JUnit XML, so that CI shows them as tests."),
+]
 DebugOpt = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 NewFileOpt = Annotated[Path, typer.Option("--out", help="New weights file; existing files are never changed.")]

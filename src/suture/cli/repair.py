@@ -11,6 +11,7 @@ from suture.cli.options import (
     CausesOpt,
     DataOpt,
     DebugOpt,
+    JUnitOpt,
     LocalizersOpt,
     MemoryOpt,
     ModelOpt,
@@ -24,8 +25,8 @@ from suture.cli.options import (
     WeightsOpt,
 )
 from suture.cli.patches import report_patch
-from suture.cli.verify import check_require, gate, verify
-from suture.cli.words import check_names, groups_of, memory_of, names, numbers
+from suture.cli.verify import check_require, gate, verify, write_junit
+from suture.cli.words import check_names, check_plan, groups_of, memory_of, names, numbers
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
 
@@ -47,11 +48,11 @@ def run(
     repair: Annotated[str | None, typer.Option("--repair", help="Data on which treatment trains.")] = None,
     verify: Annotated[str | None, typer.Option("--verify", help="Data that is looked at once, at the end.")] = None,
     repair_extra: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--repair-extra",
             help="More examples to train on; nothing is chosen on them. Such as training images sent through the "
-            "deployed camera.",
+            "deployed camera. May be given several times.",
         ),
     ] = None,
     size: Annotated[
@@ -85,6 +86,7 @@ def run(
     redo: Annotated[str | None, typer.Option("--redo", metavar="STAGE", help="First stage to do again.")] = None,
     require: RequireOpt = None,
     max_regression: RegressionOpt = None,
+    junit: JUnitOpt = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
     debug: DebugOpt = False,
 ) -> None:
@@ -92,6 +94,7 @@ def run(
 
     Example: suture run --model model.py:net --weights w.safetensors --data photos.zip --size 32 --out run
     """
+    check_plan(plan)
     from suture.asked import Asked
     from suture.errors import InvalidArgumentError
     from suture.pipeline import checked
@@ -104,9 +107,11 @@ def run(
     chosen = within(checked(plan, until, redo, protocol), budget)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
+    if junit is not None and until not in (None, "verify"):
+        raise InvalidArgumentError(f"--junit shows the verdict, which --until {until} does not reach")
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify,
-        repair_extra=repair_extra, size=size,
+        repair_extra=tuple(repair_extra) if repair_extra else None, size=size,
         mean=numbers("--mean", mean), std=numbers("--std", std), task=task, groups=groups_of(groups),
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
@@ -117,7 +122,10 @@ def run(
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
-        gate(results["verify"], require, max_regression)  # type: ignore[arg-type]
+        verdict: Any = results["verify"]
+        if junit is not None:
+            write_junit(junit, verdict, str(out), require, max_regression)
+        gate(verdict, require, max_regression)
 
 
 def localize(
@@ -177,6 +185,7 @@ def treat(
 
     Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
     """
+    check_plan(plan)
     from suture.stages.treat import SUSPECTS
     from suture.treatments import load_plan, within
 
@@ -184,6 +193,7 @@ def treat(
     _stage(
         run,
         lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), exclude=exclude, twin=twin),
+        check=lambda: load_plan(plan),
     )
 
 
@@ -234,21 +244,25 @@ def report(
 
 
 def show_summary(results: dict[str, Any], out: Path) -> None:
-    """Tables of what a run found, and where the page is."""
+    """The diagnosis in a sentence, tables of what a run found, and where the page is."""
+    from suture.views.diagnose import opening, summary
+
+    if "diagnose" in results and (said := summary(results["diagnose"]) or opening(results["diagnose"])):
+        typer.echo(f"{said}\n")
     for result in results.values():
         _print(result.table())
     typer.echo(f"report: {out / 'report.html'}")
 
 
-def _stage(path: Any, do: Any) -> Any:
-    return _staged(path, do)[1]
+def _stage(path: Any, do: Any, check: Any = None) -> Any:
+    return _staged(path, do, check)[1]
 
 
-def _staged(path: Any, do: Any) -> Any:
+def _staged(path: Any, do: Any, check: Any = None) -> Any:
     """The run and the result of a stage, whose table is shown."""
     from suture.pipeline import open_run
 
-    this = open_run(path, _say)
+    this = open_run(path, _say, check)
     with this.claimed():
         result = do(this)
     _print(result.table())

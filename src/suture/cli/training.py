@@ -1,7 +1,8 @@
 """Training: train a model file, and compare several models."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +32,13 @@ def train(
     data: Annotated[str, typer.Option("--data", help="Folder of class folders, a zip of one, or FILE.py:FUNC.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of weights, log and checkpoint.")],
     test: Annotated[str | None, typer.Option("--test", help="Data to evaluate on after each epoch.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help=f"Recipe: {PRESETS}, or a TOML file.")] = "baseline",
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            help=f"Recipe: {PRESETS}; or a TOML file of its fields, such as epochs or momentum (docs/training.md).",
+        ),
+    ] = "baseline",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the first epoch.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples per step.")] = None,
@@ -47,7 +54,8 @@ def train(
 ) -> None:
     """Train a model with one of the paper's recipes, or one of your own; killed, it continues.
 
-    Example: suture train --model model.py:net --data photos.zip --size 32 --preset physics --epochs 30 --out net
+    Examples: suture train --model model.py:net --data photos.zip --size 32 --preset physics --epochs 30 --out net ·
+    suture train --model model.py:net --data photos.zip --size 32 --preset mine.toml --out net
     """
     from suture.asked import Asked
     from suture.case import pick_device
@@ -70,6 +78,14 @@ def train(
     examples = load_data(str(asked.data), asked.image, skip_bad=skip_bad)
     held_out = load_data(asked.verify, asked.image, skip_bad=skip_bad) if asked.verify else None
 
+    doubt = recipe.augment.doubt(_first_input(examples))
+    if doubt:
+        typer.echo(f"warning: {doubt}", err=True)
+    named = {
+        "model": asked.model, "data": asked.data, "test": asked.verify, "size": size, "mean": asked.mean,
+        "std": asked.std, "task": asked.task, "skip_bad": skip_bad,
+    }  # fmt: skip
+
     def loggers() -> list["Logger"]:
         from suture.integrations.trackers import TensorBoard
 
@@ -78,7 +94,7 @@ def train(
     result = fit(
         lambda: load_model(asked.model).train(), examples, load_task(asked.task), recipe, out, test=held_out,
         seed=seed, device=pick_device(device), image=asked.image, loggers=loggers,
-        identity=fingerprint(asked.model_dump(mode="json"), asked.code),
+        identity=fingerprint(asked.model_dump(mode="json"), asked.code), named=named,
     )  # fmt: skip
     if len(result.history):
         _print(scan(load_history(result.log)).table())
@@ -87,6 +103,11 @@ def train(
         typer.echo(f"{result.weights}: epoch {last['epoch']:.0f}, loss {last['loss']:.4f}, accuracy {accuracy:.2%}")
     if result.stopped:
         raise NonFiniteError(result.stopped)
+
+
+def _first_input(examples: Any) -> Any:
+    with suppress(Exception):  # what is wrong with a stranger's data is said by the training
+        return examples[0][0]
 
 
 def compare(

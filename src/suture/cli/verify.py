@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suture.cli.options import DebugOpt, RegressionOpt, RequireOpt, WeightsOpt
+from suture.cli.options import DebugOpt, JUnitOpt, RegressionOpt, RequireOpt, WeightsOpt
 from suture.cli.words import numbers
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ def verify(
     ] = None,
     require: RequireOpt = None,
     max_regression: RegressionOpt = None,
-    junit: Annotated[
-        Path | None,
-        typer.Option("--junit", help="Also write the gates as JUnit XML, so that CI shows them as tests."),
-    ] = None,
+    junit: JUnitOpt = None,
     debug: DebugOpt = False,
 ) -> None:
     """Count what a repair fixed and broke on unseen data.
@@ -82,13 +79,14 @@ def verify(
             raise InvalidArgumentError(f"{next(iter(given))} goes with --patch; a run knows its own")
         result = _stage(run, lambda this: this.verify(_data(untouched, this.asked), kept))
     if junit is not None:
-        _write_junit(junit, result, str(run or patch), require, max_regression)
+        write_junit(junit, result, str(run or patch), require, max_regression)
     gate(result, require, max_regression)
 
 
-def _write_junit(
+def write_junit(
     path: Path, result: "Verification", title: str, require: str | None, max_regression: float | None
 ) -> None:
+    """The gates as JUnit XML, met or not."""
     from suture.rundir import write_atomic
     from suture.views.junit import junit
 

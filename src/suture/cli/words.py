@@ -3,6 +3,31 @@
 import re
 from pathlib import Path
 
+# What `suture.treatments` calls its plans, in its order: to import that takes seconds.
+PLANS = (
+    "auto", "A", "B", "C", "D", "E", "adam", "flagged", "early", "per_block", "iterative", "ewc", "distill", "route",
+    "lora", "none", "bn_recalibrate", "bn_affine", "last_layer", "arachne", "full", "full_l2sp", "random_groups",
+)  # fmt: skip
+
+
+def check_plan(plan: str) -> None:
+    """Say that there is no such plan, or no TOML in its file, before anything heavy is imported.
+
+    Raises:
+        UnknownNameError: no plan of that name.
+        MissingFileError: no such file.
+        InvalidArgumentError: the file is not TOML.
+    """
+    from suture.errors import UnknownNameError
+    from suture.registry import suggest
+    from suture.rundir import toml_in
+
+    if plan == "default" or plan in PLANS:
+        return
+    if not plan.endswith(".toml"):
+        raise UnknownNameError(f"no plan and no TOML file is called '{plan}'; {suggest(plan, list(PLANS))}")
+    toml_in(Path(plan))
+
 
 def check_names(localizers: str, rule: str) -> None:
     """Say what is misspelt before anything is loaded, and before a finished stage is done again."""

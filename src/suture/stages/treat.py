@@ -32,7 +32,7 @@ from suture.treatments import (
 )
 from suture.treatments.choice import COLUMNS, NONE
 from suture.treatments.course import is_small
-from suture.treatments.doubts import doubts_of
+from suture.treatments.doubts import crops_of, doubts_of
 
 TWIN = "twin.safetensors"
 SUSPECTS = "suspects"
@@ -133,7 +133,7 @@ def treat(
         twin: carry the plan out once more, with the examples in another order, so that Verify can say how much
             of the churn is chance.
         checkpoints: where to save after each epoch and to resume from.
-        say: told what it will take before a training starts.
+        say: told what it will take before a training starts, and what is tried when.
 
     Raises:
         GroupError: no such group.
@@ -147,12 +147,12 @@ def treat(
     given, (case, left_out) = case, _without(case, exclude)
     job = Job(
         case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
-        case.seed,
+        case.seed, say=say or (lambda _: None),
     )  # fmt: skip
     if plan.how.reads_places and not job.places.parameters:
         return _untouched(case, plan, _nothing_flagged(named), left_out=left_out)
     # Of what was given: where labels mean something else altogether, suspects would hide it.
-    doubts = [] if isinstance(plan.how, Nothing) else doubts_of(given)
+    doubts = [] if isinstance(plan.how, Nothing) else [*doubts_of(given), *crops_of(plan, given)]
     doubts += left_out.warnings
     always = case.protocol == "paper"
     if say is not None and (forecast := plan.how.estimate(job)).seconds:
@@ -274,7 +274,7 @@ def _untouched(
 ) -> Treatment:
     state = canonical_state(case.model)
     patch, undo = between(state, state, NONE)
-    nothing = pd.DataFrame([[NONE, 0.0, 0, 0, 0, 0.0, True, 0.0]], columns=COLUMNS)
+    nothing = pd.DataFrame([[NONE, 0.0, 0, 0, 0, 0.0, True, 0.0, 0.0]], columns=COLUMNS)
     return Treatment(
         plan=plan, kept=NONE, groups=[], history=course.history if course else pd.DataFrame(),
         cost=course.cost if course else Cost(), tried=course.judged if course else nothing, note=why,

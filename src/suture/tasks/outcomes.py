@@ -60,10 +60,24 @@ def to_device(thing: Any, device: torch.device) -> Any:
 
 def collate(examples: list[Any], task: Task) -> Batch:
     """Examples (input, target) → batch, the task's way where it has one."""
-    batch: Batch = getattr(task, "collate", default_collate)(examples)
+    own = getattr(task, "collate", None)
+    if own is None:
+        _refuse_sizes(examples)
+    batch: Batch = (own or default_collate)(examples)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise DataError(f"an example must be a pair (input, target), not {type(examples[0]).__name__}")
     return batch[0], batch[1]
+
+
+def _refuse_sizes(examples: list[Any]) -> None:
+    inputs = [example[0] for example in examples if isinstance(example, tuple | list) and example]
+    shapes = dict.fromkeys(each.shape for each in inputs if isinstance(each, Tensor))
+    if len(shapes) > 1:
+        first, second = ("x".join(map(str, shape)) for shape in list(shapes)[:2])
+        raise DataError(
+            f"inputs differ in size (one is {first}, another {second}), so they make no batch; give --size, which "
+            "resizes the pictures of folders, or let the function that --data names resize its own"
+        )
 
 
 def fetch(examples: Examples, positions: Sequence[int], task: Task) -> Batch:

@@ -23,6 +23,19 @@ class Augment(BaseModel):
         """Whether pictures are left as they are."""
         return not self.pad and not self.flip
 
+    def doubt(self, inputs: object) -> str:
+        """What speaks against crops of a picture (c, h, w) by so many pixels; empty where nothing does."""
+        if not isinstance(inputs, Tensor) or inputs.dim() != 3 or not inputs.is_floating_point():
+            return ""
+        height, width = inputs.shape[1:]
+        if not self.pad or 4 * self.pad < min(height, width):
+            return ""
+        kept = max(1 - self.pad / height, 0) * max(1 - self.pad / width, 0)
+        return (
+            f"[augment] pad = {self.pad} is a quarter or more of the side of pictures of {width}x{height}, so that a "
+            f"crop may keep as little as {kept:.0%} of one; an eighth is usual"
+        )
+
     def apply(self, inputs: Any, generator: torch.Generator, image: ImageFormat | None = None) -> Any:
         """Augmented pictures (n, c, h, w); inputs of another shape or type are returned as they are."""
         if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point():

@@ -1,10 +1,10 @@
 """Train a network from a recipe into a directory: weights, log, and a checkpoint to resume from."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -61,6 +61,7 @@ def fit(
     device: torch.device | str = "cpu",
     image: ImageFormat | None = None,
     identity: str = "",
+    named: Mapping[str, object] | None = None,
     loggers: Callable[[], list[Logger]] = list,
 ) -> Fit:
     """Train a network that `build` makes, evaluating it on `test` after each epoch.
@@ -72,19 +73,21 @@ def fit(
         build: makes the network; random numbers it draws come from `seed`.
         out: directory of the weights, the log and the checkpoint.
         identity: a fingerprint of the model's code and the data; `out` is refused for another one.
+        named: what `identity` was made from, by name, so that a difference can be named.
         loggers: makes loggers when there is something to train.
 
     Raises:
-        RunError: `out` holds another training.
+        RunError: `out` holds another training; what differs is said.
     """
     device = torch.device(device)
     directory, fresh = RunDir(out), not out.exists()
     key = fingerprint(recipe.model_dump(mode="json"), seed, identity, len(examples))
+    asked = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "examples": len(examples), **(named or {})}
     description = out / DESCRIPTION
     with directory.lock():
         if description.exists() and (stored := read_json(description))["key"] != key:
-            raise RunError(f"{out} holds another training ({stored['recipe']}); choose another --out")
-        write_json(description, {"key": key, "recipe": recipe.model_dump(mode="json"), "seed": seed})
+            raise RunError(f"{out} holds another training ({_difference(stored, asked)}); choose another --out")
+        write_json(description, {"key": key} | asked)
         if not (out / WEIGHTS).exists():
             try:
                 model, run = _train(build, examples, task, recipe, out, test, seed, device, image, key, loggers())
@@ -100,6 +103,41 @@ def fit(
             Checkpoints(out, key).clear()
             return Fit(out / WEIGHTS, out / HISTORY, run.history, run.stopped)
     return Fit(out / WEIGHTS, out / HISTORY, pd.read_csv(out / HISTORY), None)
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The settings in which two trainings differ, as far as both are known."""
+    kept, own = _settings(there), _settings(here)
+    said = [
+        f"{name} {_word(kept[name])} there, {_word(value)} here"
+        for name, value in own.items()
+        if name in kept and kept[name] != value
+    ]
+    return "; ".join(said) or "other code or data"
+
+
+def _settings(thing: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
+    """Name → value; what stands in the recipe goes by its own name, what is deeper by a dotted one."""
+    found: dict[str, Any] = {}
+    for name, value in thing.items():
+        if isinstance(value, Mapping):
+            found |= _settings(value, "" if name == "recipe" else f"{inside}{name}.")
+        else:
+            found[inside + name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _word(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ",".join(map(_word, value))
+        case float():
+            return f"{value:.10g}"
+    return str(value)
 
 
 def _train(

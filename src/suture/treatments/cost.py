@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from suture.case import Case
-from suture.tasks import batches
+from suture.splits import Split
+from suture.tasks import batches, forward
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Cost:
         groups, all_groups: treated, and of the model.
         flops, full_flops: measured floating-point operations of matrix products and convolutions, forward
             and backward, of all steps; and of the same steps with every parameter trained.
+        judging_seconds, judging_flops: the same of the forward passes in which candidates were judged; not among the
+            above.
     """
 
     seconds: float = 0.0
@@ -34,6 +37,8 @@ class Cost:
     all_groups: int = 0
     flops: float = 0.0
     full_flops: float = 0.0
+    judging_seconds: float = 0.0
+    judging_flops: float = 0.0
 
     @property
     def share(self) -> float:
@@ -52,6 +57,7 @@ class Cost:
             max(self.parameters, other.parameters), max(self.all_parameters, other.all_parameters),
             max(self.groups, other.groups), max(self.all_groups, other.all_groups),
             self.flops + other.flops, self.full_flops + other.full_flops,
+            self.judging_seconds + other.judging_seconds, self.judging_flops + other.judging_flops,
         )  # fmt: skip
 
 
@@ -106,6 +112,15 @@ def step_flops(case: Case, trained: set[str] | frozenset[str], batch_size: int, 
             copy of the case's runs in whole.
     """
     return _step(case, trained, batch_size, 0, cached)[0]
+
+
+def forward_flops(case: Case, split: Split) -> float:
+    """Floating-point operations of one forward pass over a split, from those of its first batch."""
+    size = min(case.batch_size, len(split))
+    batch = next(batches([split[i] for i in range(size)], case.task, case.device, size))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        forward(copy.deepcopy(case.model).eval(), batch, case.task, f"the examples of '{split.name}'")
+    return float(counter.get_total_flops()) / size * len(split)
 
 
 def estimate(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -56,6 +57,7 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
         places = plan.where.places(job.case, flagged)
         if not flagged or not places.parameters:
             return replace(course, account=[*course.account, f"cycle {cycle}: no group was flagged any more"])
+        job.say(f"cycle {cycle}: {', '.join(flagged)} …")
         below = job.checkpoints.below(f"cycle {cycle}") if job.checkpoints else None
         again = replace(job, model=course.made.model, flagged=flagged, places=places, checkpoints=below)
         then = _cycle(plan, again, always=always)
@@ -80,6 +82,7 @@ def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
     """The candidate that a course kept, made once more with the examples in another order; None where it kept none."""
     if course.made is None:
         return None
+    job.say("once more, with the examples in another order …")
     other = replace(job, seed=job.seed + 1, checkpoints=job.checkpoints.below("twin") if job.checkpoints else None)
     made = perform(plan, other).candidates.get(course.kept)
     return None if made is None else _whole(job.model, made)
@@ -95,8 +98,8 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     """Carry out a plan once and choose."""
     case, bound = job.case, plan.choose.max_regression
     judge = Judge(case, case.splits["select"], case.model, job.model)
-    where, judged = f"the {len(judge.right)} examples of 'select'", None
-    needed, tested = _needed(plan, always=always), Cost()
+    where, tested = f"the {len(judge.right)} examples of 'select'", None
+    needed = _needed(plan, always=always)
     account = list[str]()
     if judge.right.sum() < needed:
         own = judged_by_folds(case)
@@ -106,23 +109,29 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
                 f"of such break ({needed} in one of them would do), so the original was kept"
             )
             return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), Cost(), why)
-        moves, made, right, tested = cross_fit(plan, job, account)
-        judged = table(moves, made, plan.choose, right)
+        after, made, right, tested = cross_fit(plan, job, account)
         where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
     treated = perform(plan, job)
-    treated = replace(treated, cost=tested + treated.cost)
-    if judged is None:
+    if tested is None:
         judged = judge_all(treated.candidates, plan.choose, judge)
     else:
-        judged = judged[judged["candidate"].isin([NONE, *treated.candidates])].reset_index(drop=True)
+        after = {name: verdicts for name, verdicts in after.items() if name in treated.candidates}
+        judged = table(after, made, plan.choose, right)
+    treated = replace(treated, cost=(tested or Cost()) + treated.cost + judge.cost)
     account += treated.account
     if not treated.candidates:
         note = treated.stopped or "no epoch was completed"
         return Course(NONE, None, judged, treated.history, treated.cost, note, account)
-    name = best_of(judged[judged["candidate"] != NONE].assign(allowed=True)) if always else best_of(judged)
+    name = _most(judged) if always else best_of(judged, plan.choose.switch_se)
     kept = _whole(job.model, treated.candidates[name]) if name in treated.candidates else None
     note = _note(plan, treated, judged, name, where)
     return Course(name if kept else NONE, kept, judged, treated.history, treated.cost, note, account)
+
+
+def _most(judged: pd.DataFrame) -> str:
+    """The treated network with the highest score, whatever it does."""
+    treated = judged[judged["candidate"] != NONE]
+    return str(treated["candidate"].iloc[int(np.argmax(treated["score"].to_numpy(float)))])
 
 
 def _needed(plan: Plan, *, always: bool) -> int:
@@ -150,7 +159,14 @@ def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: 
     if name != NONE:
         row = rows[name]
         bound = f", at most {row['bound']:.1%} of what was right (bound {promised:.1%})" if promised is not None else ""
-        return f"{name} fixed {row['fixed']} and broke {row['broken']} of {where}{bound} and was kept{end}"
+        kept = f"{name} fixed {row['fixed']} and broke {row['broken']} of {where}{bound} and was kept"
+        higher = [each for each in rows.values() if each["allowed"] and each["score"] > row["score"]]
+        if higher and plan.choose.switch_se is not None:
+            kept += (
+                f"; {max(higher, key=lambda each: each['score'])['candidate']} scored higher, but not clearly "
+                f"(by {plan.choose.switch_se:g} standard errors)"
+            )
+        return f"{kept}{end}"
     others = [row for row in rows.values() if row["candidate"] != NONE]
     if not others:
         return f"no candidate of every training could be judged on {where}, so the original was kept{end}"

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from suture.case import Case
 from suture.splits import Split, Splits, stratified
-from suture.stats import Flips, flips
 from suture.treatments.choice import Judge
 from suture.treatments.cost import Cost
 from suture.treatments.plan import Candidate, Job, Plan, perform
@@ -21,7 +20,7 @@ FOLDS = 2
 
 def cross_fit(
     plan: Plan, job: Job, account: list[str] | None = None
-) -> tuple[dict[str, Flips], dict[str, Candidate], NDArray[np.bool_], Cost]:
+) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Candidate], NDArray[np.bool_], Cost]:
     """Carry out a plan on parts of `repair` and judge it on the rest, fold by fold.
 
     Args:
@@ -29,7 +28,7 @@ def cross_fit(
         account: gets a sentence for every fold whose training ended early.
 
     Returns:
-        Candidate → flips over all examples judged, candidate → one network of that name, the verdicts of the old
+        Candidate → verdicts on all examples judged, candidate → one network of that name, the verdicts of the old
         network on the same examples, and the cost.
     """
     before, after, made = list[NDArray[np.bool_]](), list[dict[str, NDArray[np.bool_]]](), dict[str, Candidate]()
@@ -37,17 +36,17 @@ def cross_fit(
     for number, case in enumerate(_folds(job.case), start=1):
         judge = Judge(case, case.splits["select"], case.model, job.model)
         below = job.checkpoints.below(f"fold {number}") if job.checkpoints else None
+        job.say(f"trained without part {number} of 'repair', to be judged on it …")
         treated = perform(plan, replace(job, case=case, checkpoints=below))
         made |= treated.candidates
-        cost += treated.cost
         if treated.stopped and account is not None:
             account.append(f"trained on part {number} of 'repair': {treated.stopped}")
         before.append(judge.right)
         after.append({name: judge.verdicts(each) for name, each in treated.candidates.items()})
+        cost += treated.cost + judge.cost
     common = [name for name in made if all(name in part for part in after)]
-    right = np.concatenate(before)
-    moves = {name: flips(right, np.concatenate([part[name] for part in after])) for name in common}
-    return moves, {name: made[name] for name in common}, right, cost
+    verdicts = {name: np.concatenate([part[name] for part in after]) for name in common}
+    return verdicts, {name: made[name] for name in common}, np.concatenate(before), cost
 
 
 def judged_by_folds(case: Case) -> Split:

@@ -1,14 +1,18 @@
 """What may be wrong with the data that a treatment learns from: said, not mended."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
 from suture.tasks import Outcomes, batches
+from suture.training import Augment
+from suture.treatments.plan import Plan
 
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
@@ -28,6 +32,24 @@ def doubts_of(case: Case) -> list[str]:
             "their labels may not mean the same; check the order of the classes"
         )
     return found
+
+
+def crops_of(plan: Plan, case: Case) -> list[str]:
+    """Crops that lose much of a picture, in any training of a plan."""
+    inputs = case.splits["repair"][0][0]
+    return list(dict.fromkeys(filter(None, (augment.doubt(inputs) for augment in _augments(plan)))))
+
+
+def _augments(part: BaseModel) -> Iterator[Augment]:
+    """What happens to pictures in the trainings of a plan: its own word in place of its recipes'."""
+    own = part if isinstance(part, Augment) else getattr(part, "augment", None)
+    if own is not None:
+        yield own
+        return
+    for _, value in part:
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, BaseModel):
+                yield from _augments(each)
 
 
 def _missing_folders(case: Case) -> list[str]:

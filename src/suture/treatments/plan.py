@@ -122,6 +122,7 @@ class Job:
         checkpoints: where to save after each epoch and to resume from.
         seed: of the order of examples and of augmentation.
         share: of the epochs that are done now; a later job goes on from the checkpoints.
+        say: told when a plan within a plan begins.
     """
 
     case: Case
@@ -134,6 +135,7 @@ class Job:
     checkpoints: Checkpoints | None = None
     seed: int = 0
     share: float = 1.0
+    say: Callable[[str], None] = lambda _: None
 
     @property
     def examples(self) -> Examples:
@@ -227,6 +229,12 @@ class Choice(BaseModel):
         None, gt=0, lt=1, description="largest share of what was right that may break, by its 95 % upper bound"
     )
     broken_costs: float = Field(1.0, ge=0, description="what one broken example weighs in fixed ones")
+    switch_se: float | None = Field(
+        None,
+        ge=0,
+        description="standard errors by which a score must exceed that of the preferred candidate, the first that is "
+        "allowed and gains; by default the highest score is kept, however narrowly",
+    )
 
 
 class Plan(BaseModel):
@@ -289,6 +297,8 @@ def carry_out(plan: Plan, job: Job) -> Treated:
     Args:
         job: as for the plan around this one; its places, name, guards and checkpoints become the plan's own.
     """
+    part = "" if job.share == 1 else f", the first {job.share:.0%} of its epochs"
+    job.say(f"trying {plan.name}{part} …")
     return perform(plan, job.of(plan))
 
 

@@ -20,13 +20,17 @@ from suture.treatments.interpolate import histories, mean, mixed
 from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, carry_out
 from suture.treatments.where import Everything
 
+MEAN = "mean"  # candidate: the mean of the weights of what was trained to the end
 FIRST = 0.25  # of its epochs, which every plan gets
 KEPT = 0.5  # of the plans go on
 
 
 @METHODS.register("search")
 class Search(Method):
-    """Try some plans, go on with those that do best on `select`, and offer what they end with, and its mean.
+    """Try some plans, go on with those that do best on `select`, and offer the mean of what they end with, and each.
+
+    The mean comes first, and weights in the order given: which of many candidates is best on few examples is mostly
+    chance, so `Choice.switch_se` keeps to the first ones unless another is clearly ahead.
 
     Every plan is trained for a quarter of its epochs, in order of preference and as far as one of them, whichever it
     is, can still be trained to the end. When all of them to the end would cost more than the budget, the better half
@@ -37,7 +41,8 @@ class Search(Method):
     kind: Literal["search"] = "search"
     reads_places: ClassVar[bool] = False
     plans: tuple[Plan, ...] = Field(min_length=1, description="what is tried, in order of preference")
-    weights: tuple[float, ...] = Field((0.3, 0.5, 0.7, 0.8, 1.0), description="how far to go to each")
+    most: int = Field(3, ge=1, description="plans that are tried; later ones stand in for those with nothing to treat")
+    weights: tuple[float, ...] = Field((0.7, 0.5, 0.3, 1.0), description="how far to go to each, preferred first")
     choose: Choice = Field(
         Choice(max_regression=0.05, broken_costs=2.0), description="by which the better half is told"
     )
@@ -47,8 +52,8 @@ class Search(Method):
     @field_validator("plans")
     @classmethod
     def _distinct(cls, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-        if len({plan.name for plan in plans}) < len(plans):
-            raise ValueError("plans need different names")
+        if len({MEAN, *(plan.name for plan in plans)}) <= len(plans):
+            raise ValueError(f"plans need different names, and none may be called '{MEAN}'")
         return plans
 
     def treat(self, job: Job) -> Treated:
@@ -59,14 +64,16 @@ class Search(Method):
             return self._search(job)
 
     def estimate(self, job: Job) -> Estimate:
-        whole, full = sum((_estimate(plan, job) for plan in self.plans), Estimate()), _full(job).flops
+        whole, full = sum((_estimate(plan, job) for plan in self._tried(job)), Estimate()), _full(job).flops
         share = min(self.budget * full / whole.flops, 1.0) if whole.flops else 1.0
         return Estimate(whole.seconds * share, whole.flops * share, whole.full_flops * share)
 
     def _search(self, job: Job) -> Treated:
-        full = _full(job).flops
-        prices = {plan.name: _estimate(plan, job).flops / full if full else 0.0 for plan in self.plans}
-        begun = {plan.name: prices[plan.name] * _first(plan) for plan in self.plans}
+        full, plans = _full(job).flops, self._tried(job)
+        if not plans:
+            return Treated({}, histories({}), Cost(), "no plan has anything to treat")
+        prices = {plan.name: _estimate(plan, job).flops / full if full else 0.0 for plan in plans}
+        begun = {plan.name: prices[plan.name] * _first(plan) for plan in plans}
         affordable, account = self._affordable(prices, begun)
         if not affordable:
             cheapest = min(prices, key=lambda name: prices[name])
@@ -75,23 +82,31 @@ class Search(Method):
                 f"{prices[cheapest]:.2f}"
             )
             return Treated({}, histories({}), Cost(), why)
-        done = {plan.name: carry_out(plan, replace(job, share=FIRST)) for plan in self.plans if plan.name in affordable}
+        done = {plan.name: carry_out(plan, replace(job, share=FIRST)) for plan in plans if plan.name in affordable}
         usable = {name: each for name, each in done.items() if each.candidates}
         account += [f"{name}: {each.stopped}" for name, each in done.items() if not each.candidates and each.stopped]
         spent = sum(begun[name] for name in done)
         left = {name: prices[name] - begun[name] for name in usable}
-        going_on, said = self._decided(job, partial(self._halved, job, usable, left, spent))
+        judge = Judge(job.case, job.case.splits["select"], job.case.model, job.model)
+        going_on, said = self._decided(job, partial(self._halved, judge, usable, left, spent))
         account += said
-        finished = {plan.name: carry_out(plan, job) for plan in self.plans if plan.name in going_on}
+        finished = {plan.name: carry_out(plan, job) for plan in plans if plan.name in going_on}
         whole = {name: each for name, each in finished.items() if each.candidates}
-        candidates = self._weighted({n: made for each in whole.values() for n, made in each.candidates.items()})
+        made = {name: each for plan in whole.values() for name, each in plan.candidates.items()}
         firsts = [next(iter(each.candidates.values())) for each in whole.values()]
-        if self.mean and len(firsts) > 1 and all(made.margin is None for made in firsts):
-            models = [mixed(job.model, made.model, made.weight) for made in firsts]
-            candidates |= self._weighted({f"mean of {' and '.join(whole)}": Candidate(mean(models))})
-        cost = sum((each.cost for each in {**done, **finished}.values()), Cost())
+        if self.mean and len(firsts) > 1 and all(each.margin is None for each in firsts):
+            models = [mixed(job.model, each.model, each.weight) for each in firsts]
+            made = {MEAN: Candidate(mean(models))} | made
+            account.append(f"{MEAN} is that of the weights of {' and '.join(whole)}")
+        candidates = self._weighted(made)
+        cost = sum((each.cost for each in {**done, **finished}.values()), judge.cost)
         stopped = next((each.stopped for each in whole.values() if each.stopped), None)
         return Treated(candidates, histories({**done, **finished}), cost, stopped, account)
+
+    def _tried(self, job: Job) -> list[Plan]:
+        """The first plans that have something to treat."""
+        able = [plan for plan in self.plans if not plan.how.reads_places or job.of(plan).places.parameters]
+        return able[: self.most]
 
     def _affordable(self, prices: Mapping[str, float], begun: Mapping[str, float]) -> tuple[list[str], list[str]]:
         """The plans that get a quarter of their epochs, such that any one of them can be trained to the end."""
@@ -117,14 +132,14 @@ class Search(Method):
         return kept, said
 
     def _halved(
-        self, job: Job, done: Mapping[str, Treated], left: Mapping[str, float], spent: float
+        self, judge: Judge, done: Mapping[str, Treated], left: Mapping[str, float], spent: float
     ) -> tuple[list[str], list[str]]:
         """The plans that go on to their end, best first, and what was decided, in words."""
         if spent + sum(left.values()) <= self.budget:
             return list(done), [f"all of {', '.join(done)} were trained to the end"] if done else []
         # A quarter of a training is ranked by what it does, not by what may be promised of it.
         choice = self.choose.model_copy(update={"max_regression": None})
-        scores, judge = {}, Judge(job.case, job.case.splits["select"], job.case.model, job.model)
+        scores = {}
         for name, each in done.items():
             judged = judge_all(self._weighted(each.candidates), choice, judge)
             scores[name] = float(judged.loc[judged["candidate"] != NONE, "score"].max())
@@ -141,7 +156,7 @@ class Search(Method):
         return {
             name if weight == 1 else f"{name} x {weight:g}": replace(each, weight=each.weight * weight)
             for name, each in made.items()
-            for weight in sorted(self.weights, reverse=True)
+            for weight in self.weights
         }
 
 
@@ -152,9 +167,7 @@ def _first(plan: Plan) -> float:
 
 
 def _estimate(plan: Plan, job: Job) -> Estimate:
-    """What a plan would take; nothing where it has nothing to treat."""
-    own = job.of(plan)
-    return Estimate() if plan.how.reads_places and not own.places.parameters else plan.how.estimate(own)
+    return plan.how.estimate(job.of(plan))
 
 
 def _full(job: Job) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -83,9 +82,8 @@ def _shortened(every: list[dict[str, Any]], most: int | None, always: set[str]) 
 
 
 def short(name: object, limit: int = NAME) -> str:
-    """A candidate's name where there is little room: of a mean, of how many."""
-    mean = re.fullmatch(r"mean of (.+?)((?: x [0-9.]+)?)", str(name))
-    return plain(f"mean of {mean[1].count(' and ') + 1}{mean[2]}" if mean else name, limit)
+    """A candidate's name where there is little room."""
+    return plain(name, limit)
 
 
 def _may_break(row: dict[str, Any]) -> str:
@@ -138,8 +136,16 @@ def took(result: Treatment) -> str:
     spent = f"{several(c.epochs, 'epoch')} in {seconds(c.seconds)}"
     if not (c.full_flops and _several_trainings(result.history)):
         return f"{spent}."
-    full = c.flops / (c.full_flops / c.epochs * STANDARD.epochs)
-    return f"{spent}, as much computing as {number(full, 2)} full fine-tunings of {STANDARD.epochs} epochs."
+    full = c.full_flops / c.epochs * STANDARD.epochs
+    return (
+        f"{spent}, as much computing as {number(c.flops / full, 2)} full fine-tunings of {STANDARD.epochs} epochs; and "
+        f"{number(c.judging_flops / full, 2)} of one, {seconds(c.judging_seconds)}, to judge "
+        f"{several(_judged(result), 'candidate')}."
+    )
+
+
+def _judged(result: Treatment) -> int:
+    return sum(row["candidate"] != NONE for row in candidates(result))
 
 
 def _compared(result: Treatment) -> list[str]:
