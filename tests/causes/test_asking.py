@@ -54,10 +54,18 @@ def test_inputs_that_are_no_pictures_are_a_reason_and_no_error() -> None:
 
 def test_a_carrier_is_beyond_random_and_speaks_for_the_truth() -> None:
     table = pd.DataFrame(
-        {"effect": [2.0, 2.0, -3.0], "excess": [0.5, 1.5, 9.0], "excess_low": [0.1, 0.2, 8.0]}, index=["a", "b", "c"]
+        {
+            "effect": [2.0, 2.0, -3.0],
+            "excess": [0.5, 1.5, 9.0],
+            "excess_low": [0.1, 1.0, 8.0],
+            "excess_high": [0.9, 2.0, 10.0],
+        },
+        index=["a", "b", "c"],
     )
     assert carrier(table) == "b"
     assert carrier(table.assign(excess_low=-1.0)) is None
+    assert carrier(table.assign(excess_high=[1.1, 2.0, 10.0])) is None, "a's interval reaches into that of b"
+    assert carrier(table.loc[["b"]]) == "b"
 
 
 def test_of_very_many_errors_a_part_is_asked() -> None:

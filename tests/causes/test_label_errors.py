@@ -91,6 +91,7 @@ def test_the_table_says_what_was_given_and_what_is_suggested() -> None:
     assert (found["suggested"].to_numpy() == p[found["position"]].argmax(1)).all()
     assert (found["suggested"] != found["label"]).all()
     assert found["confidence"].to_numpy() == pytest.approx(p[found["position"], found["label"]])
+    assert found["suggested_confidence"].to_numpy() == pytest.approx(p[found["position"], found["suggested"]])
 
 
 @pytest.mark.parametrize("case", ["none at all", "all right", "one class", "an unused class", "classes of one example"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suture.causes import confusion_pairs
-from suture.causes.pairs import expected_counts
+from suture.causes.pairs import expected_counts, more_than_expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=60))
@@ -61,3 +61,25 @@ def test_a_verdict_stricter_than_the_right_class_makes_no_pair_of_a_class_with_i
     found = confusion_pairs(labels, np.array([0, 1, 1, 0]), np.zeros(4, bool))
     assert found[["target", "predicted"]].to_numpy().tolist() == [[0, 1], [1, 0]]
     assert found["share"].sum() == 1
+
+
+def test_a_pair_far_beyond_chance_is_significant_and_one_answer_to_all_is_not() -> None:
+    def errors(counts: dict[tuple[int, int], int]) -> pd.DataFrame:
+        table = pd.DataFrame([[t, p, n] for (t, p), n in counts.items()], columns=["target", "predicted", "count"])
+        return table.assign(expected=expected_counts(table))
+
+    mixed = {(t, p): 4 for t in range(6) for p in range(6) if t != p} | {(0, 1): 40}
+    p = more_than_expected(errors(mixed))
+    assert p[list(mixed).index((0, 1))] < 0.001
+    assert sum(p < 0.05) == 1
+    assert (more_than_expected(errors({(0, 2): 90, (1, 2): 60})) == 1).all()
+    assert not len(more_than_expected(errors({})))
+
+
+def test_where_nothing_is_mixed_up_no_pair_is_significant_in_nineteen_of_twenty() -> None:
+    generator, false = np.random.default_rng(0), 0
+    for _ in range(100):
+        targets, predictions = generator.integers(0, 4, (2, 120))
+        found = confusion_pairs(targets, predictions, targets == predictions)
+        false += bool((found["p_chance"] < 0.05).any())
+    assert false <= 5

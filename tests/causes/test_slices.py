@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from suture.case import Case
+from suture.causes import slices
 from suture.causes.metadata import over_represented
 from suture.causes.probes import chosen
 from suture.causes.slice_probes import loss_changes, probe_response
@@ -235,3 +236,13 @@ def test_the_answer_of_a_slice_to_probes() -> None:
     assert found.loc["gray", "elsewhere"] == pytest.approx(found.loc["gray", "change"], rel=0.5)
     assert (found["low"] <= found["change"]).all()
     assert loss_changes(case, [], chosen(("gray",)), "standing_out").shape == (0, 1)
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, "the only cluster of errors on"), (2, "of 2 clusters of errors on")])
+def test_clusters_that_did_not_hold_are_counted(n: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    far_away = slices.Region(np.full((5, 4), 1e6), 1e-9)
+    monkeypatch.setattr(slices, "regions", lambda *_: [far_away] * n)
+    features = np.random.default_rng(0).normal(size=(400, 4))
+    found = find_slices(features, outcomes(np.arange(400) % 8 > 0))
+    assert found.why_not.startswith(said)
+    assert found.tried == n

@@ -214,6 +214,8 @@ def test_labels_that_are_probably_wrong(dim: tuple[Case, Diagnosis]) -> None:
     assert list(found.suspects.columns) == SUSPECT
     assert 0 < len(found.suspects) == sum(found.n_suspects.values()) <= MOST_SUSPECTS
     assert found.suspects["confidence"].is_monotonic_increasing
+    assert (found.suspects["suggested_confidence"] > found.suspects["confidence"]).all()
+    assert found.n_judged == {name: len(case.splits[name]) for name in found.n_suspects}
     for row in found.suspects.to_dict("records"):
         split = case.splits[row["split"]]
         assert row["name"] == split.label(row["position"])

@@ -14,7 +14,8 @@ from suture.errors import RunError, SutureError
 from suture.tasks import evaluate
 from suture.training import Checkpoints
 from suture.treatments import Choice, Everything, FineTune, Flagged, Groups, Job, Plan, Treated, follow, repeat
-from suture.treatments.plan import Method
+from suture.treatments.plan import Method, Places
+from suture.treatments.where import Entries
 from tests import toys
 from tests.treatments import jobs
 
@@ -71,6 +72,29 @@ def test_a_cycle_goes_on_from_what_was_kept_while_the_score_rises() -> None:
     assert found.history["epoch"].tolist() == [1, 2, 3] * 2
     assert found.cost.epochs == 6
     assert found.account == [f"cycle 1: {one.note}"]
+
+
+def test_a_later_cycle_scores_entries_on_the_network_that_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[nn.Module] = []
+    places = Entries.places
+
+    def watched(self: Entries, case: Case, flagged: Sequence[str]) -> Places:
+        seen.append(case.model)
+        return places(self, case, flagged)
+
+    plan = PLAN.model_copy(update={"where": Entries(score="gradient", share=0.2), "cycles": 2})
+    monkeypatch.setattr(Entries, "places", watched)
+    _, asked, case = course(plan, [["last"]])
+    assert seen[0] is case.model
+    assert seen[1] is asked[0] is not case.model
+
+
+def test_a_twin_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suture.stages.treat._flagged_in", lambda case, model: ["last", "first"])
+    found = suture.treat(toys.case(), ["second"], PLAN.model_copy(update={"cycles": 2}), twin=True)
+    assert found.kept == "short, cycle 2"
+    assert found.twin is None
+    assert found.account[-1] == "no twin: in another order nothing came of it that is called short, cycle 2"
 
 
 def test_a_cycle_that_is_no_better_is_given_up() -> None:

@@ -216,3 +216,44 @@ def test_without_has_everything_is_shown(browser: Any, pages: dict[str, Path], t
     load(browser, old, 1200)
     assert browser.execute_script(SHOWN) == ["difference", "before", "after", "fixed", "broken"]
     assert not browser.execute_script("return document.querySelector('.choices').checkVisibility()")
+
+
+def test_on_a_telephone_names_stay_whole_and_captions_are_no_wider_than_the_screen(
+    browser: Any, tmp_path: Path
+) -> None:
+    names = ["norm_statistics_of_bn1", "another_class_name", "ship"]
+    page = report(write_run(tmp_path, localized(names), diagnosed(names, names), treated(), verified()))
+    load(browser, page, 400)
+    assert browser.execute_script(WIDE_OR_BROKEN) == []
+
+
+# Captions that reach beyond the screen, and words of table cells that stand on two lines.
+WIDE_OR_BROKEN = """
+for (const each of document.querySelectorAll('details')) each.open = true;
+const wide = [...document.querySelectorAll('caption')].filter(c => c.getBoundingClientRect().right > innerWidth);
+const broken = [];
+for (const cell of document.querySelectorAll('tbody th, tbody td')) {
+  const text = cell.firstChild;
+  if (text?.nodeType !== Node.TEXT_NODE) continue;
+  for (const word of text.textContent.matchAll(/[\\w.]+/g)) {
+    const range = document.createRange();
+    range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+    if (range.getClientRects().length > 1) broken.push(word[0]);
+  }
+}
+return [...wide.map(c => c.textContent), ...broken];
+"""
+
+
+def test_on_paper_a_heading_stays_with_what_follows_and_nothing_is_folded(browser: Any, pages: dict[str, Path]) -> None:
+    load(browser, pages["complete"], 1200)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    style = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    try:
+        assert browser.execute_script(style, "summary", "list-style-type") == "none"
+        for heading in ("h2", "h3", "caption"):
+            assert browser.execute_script(style, heading, "break-after") == "avoid"
+        assert browser.execute_script(style, "figure.pair", "break-inside") == "avoid"
+        assert browser.execute_script(style, "figure.chart", "break-inside") == "avoid"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -30,6 +30,7 @@ from tests.views.results import (
     verified_without_classes,
     write_run,
 )
+from tests.views.test_views import printed
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -148,7 +149,9 @@ def test_any_stage_may_be_missing(tmp_path: Path, name: str, asked: Any) -> None
     page = read(report(run))
     assert ("Not verified yet" in page.text) == (name in {"nothing", "scan", "localize", "diagnose", "treat"})
     if name == "treat":
-        assert "the run stopped after treat" in page.text
+        goes_on = "suture run, without --until, goes on" if asked else "suture.run, without until, goes on"
+        assert f"Not verified yet: the run stopped after treat; the same {goes_on}" in page.text
+        assert not [attributes for attributes in page.all("span") if attributes.get("class") == "mark"]
     if name == "nothing":
         assert "no stage is finished" in page.text
     assert markdown(run).startswith("# ")
@@ -201,7 +204,8 @@ def test_it_says_what_was_asked_without_paths_of_the_machine(complete: Path) -> 
     ):
         assert said in page.text
     assert "/home/somebody" not in page.text
-    assert "--weights net.safetensors" in page.text
+    assert "with the path of net.safetensors in place of WEIGHTS" in page.text
+    assert "suture apply treat/patch.safetensors --weights WEIGHTS --out" in page.text
 
 
 def test_it_is_written_where_it_is_asked_and_leaves_nothing_beside_it(complete: Path, tmp_path: Path) -> None:
@@ -241,6 +245,7 @@ def test_markdown_has_the_verdict_and_the_tables(complete: Path) -> None:
     lines = markdown(complete).splitlines()
     assert lines[0] == "# build on photos.zip"
     assert lines[2].startswith("**Better:")
+    assert sum("What was asked" in line for line in lines) == 1
     for title in ("Scan", "Localize", "Diagnose", "Treat", "Verify"):
         assert f"## {title}" in lines
     assert all(line.count(" | ") == lines[i + 1].count(" | ") for i, line in enumerate(lines) if lines[i + 1 : i + 2]
@@ -259,3 +264,50 @@ def test_markdown_has_the_verdict_and_the_tables(complete: Path) -> None:
 )
 def test_only_paths_are_shortened(path: str, name: str) -> None:
     assert short(path) == name
+
+
+def test_markdown_has_all_that_diagnose_found(complete: Path) -> None:
+    written = markdown(complete).replace("\N{NO-BREAK SPACE}", " ")
+    for part in (
+        "- Most often cat is taken for dog: 5 of 12 errors",
+        "- cat taken for dog: texture. With the texture",
+        "- slice 1: A region in which 41 of 89 examples are wrong (46 %)",
+        "38 of 89 have cat = ship, against 9 % elsewhere",
+        "- Labels in doubt: 3 of 220 in diagnose",
+        "- A network that fails systematically is sure of wrong answers",
+        "| cat.png | diagnose | cat → dog | 2.0 % | 90.0 % |",
+    ):
+        assert part in written
+
+
+def test_markdown_cuts_no_names(tmp_path: Path) -> None:
+    names = [f"a class with a name that is rather long and ends in {i}" for i in range(3)]
+    written = markdown(write_run(tmp_path, localized(), diagnosed(names)))
+    tables = [line for line in written.split("## Diagnose")[1].splitlines() if line.startswith(("|", "- slice"))]
+    assert len(tables) > 10
+    assert not [line for line in tables if "…" in line]
+    assert f"{names[0]} → {names[1]} | 9 | texture" in written
+
+
+def test_only_terms_that_a_page_uses_are_explained(complete: Path, tmp_path: Path) -> None:
+    whole = read(report(complete)).text.split("How to read this")[-1]
+    for term in ("McNemar p", "pulls most on", "cause, probe, swap", "nats, won back", "slice", "by chance", "damping"):
+        assert term in whole
+    early = read(report(write_run(tmp_path / "early", localized()))).text.split("How to read this")[-1]
+    assert "flagged, top" in early
+    for term in ("McNemar", "nats", "slice", "damping", "churn", "drift"):
+        assert term not in early
+    assert "How to read this" not in read(report(write_run(tmp_path / "none", splits={}))).text
+
+
+def test_a_model_that_guesses_is_a_warning_before_all_else(tmp_path: Path) -> None:
+    guessing = localized(accuracy=0.5, n_errors=50)  # the most frequent of two classes is as frequent
+    for text in (read(report(write_run(tmp_path, guessing))).text, markdown(tmp_path)):
+        assert text.index("no better than guessing") < text.index("Localize")
+    assert "no better than guessing" in printed(guessing.table(), 200).splitlines()[0]
+    assert "guessing" not in read(report(write_run(tmp_path / "b", localized(accuracy=0.9, n_errors=10)))).text
+
+
+def test_the_first_screen_names_the_cause(complete: Path) -> None:
+    text = read(report(complete)).text
+    assert text.index("Cause cat taken for dog: texture") < text.index("How was it trained?")

@@ -8,7 +8,7 @@ import pytest
 from suture.errors import InvalidArgumentError, RunError
 from suture.stats import Flips, Verdict
 from suture.views.runs import export, figure, markdown, read_runs, remarks, table, to_json
-from tests.views.results import CASE, HOSTILE, localized, treated, verified, write_run
+from tests.views.results import CASE, HOSTILE, diagnosed, localized, treated, verified, write_run
 from tests.views.test_page import Page
 from tests.views.test_views import printed
 
@@ -91,3 +91,26 @@ def test_no_verdict_at_all_has_no_figure(tmp_path: Path) -> None:
     export(found, "html", tmp_path / "page.html")
     assert "<img" not in (tmp_path / "page.html").read_text()
     assert figure(found).get_xlabel()
+
+
+def test_runs_that_were_only_diagnosed_have_their_confusions_and_causes(tmp_path: Path) -> None:
+    found = read_runs([write_run(tmp_path / name, localized(), diagnosed(), identity=SAME) for name in "ab"])
+    written = markdown(found)
+    for run in "ab":
+        assert f"| {run} | cat → dog | 5 (2.5) | texture |" in written
+        assert f"| {run} | ship → cat | 3 (2.5) | not asked |" in written
+    assert "repaired and broke" not in written, "a table of dashes"
+    shown = printed(table(found), width=80)
+    assert "texture" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    export(found, "html", tmp_path / "both.html")
+    page = Page((tmp_path / "both.html").read_text(encoding="utf-8"))
+    assert "What is confused most" in page.text
+    assert "by chance" in page.text.split("How to read this")[1]
+    assert "McNemar" not in page.text
+    assert to_json(found)["runs"][0]["causes"]["rows"]
+
+
+def test_a_plan_that_left_examples_out_says_so(pair: list[Path], tmp_path: Path) -> None:
+    other = write_run(tmp_path / "c", localized(), treated(excluded=12), verified(), identity=SAME)
+    assert "| A, 12 examples left out |" in markdown(read_runs([*pair, other]))

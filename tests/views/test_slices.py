@@ -29,12 +29,13 @@ def said(text: str) -> str:
 def test_a_slice_is_one_plain_sentence() -> None:
     found = diagnosed()
     sentences = [said(item["sentence"]) for item in slices.shown(found)]
+    region = "A region in which 41 of 89 examples are wrong (46 %), against 18 % elsewhere"
     assert sentences == [
-        "A region in which 46 % are wrong, against 18 % elsewhere: 41 of 89 examples; mostly cat → dog (12); "
+        f"{region}; among these errors cat → dog (12); "
         "38 of 89 have cat = ship, against 9 % elsewhere; brightness changes the loss by −0.90, on other errors by "
         "−0.20.",
-        "A region in which 46 % are wrong, against 18 % elsewhere: 41 of 89 examples; mostly dog → ship (12).",
-        "A region in which 46 % are wrong, against 18 % elsewhere: 41 of 89 examples.",
+        f"{region}; among these errors dog → ship (12).",
+        f"{region}.",
     ]
 
 
@@ -47,7 +48,7 @@ def test_the_page_shows_both_with_pictures() -> None:
     shown = page(diagnosed())
     text = said(shown.text)
     assert text.index("What causes it") < text.index("Slices") < text.index("Doubtful labels")
-    assert "Labels in doubt: 3 of diagnose and 1,200 of repair." in text
+    assert "Labels in doubt: 3 of 220 in diagnose and 1,200 of 3,000 in repair." in text
     assert "right labels are suspected" in text
     assert "--exclude-suspects" in text
     alts = [str(attributes["alt"]) for attributes in shown.all("img")]
@@ -57,7 +58,7 @@ def test_the_page_shows_both_with_pictures() -> None:
 
 def test_how_to_leave_out_is_said_only_where_a_treatment_could() -> None:
     text = page(replace(diagnosed(), n_suspects={"diagnose": 3, "repair": 0})).text
-    assert "Labels in doubt: 3 of diagnose." in text
+    assert "Labels in doubt: 3 of 220 in diagnose." in text
     assert "--exclude-suspects" not in text
 
 
@@ -83,22 +84,24 @@ def test_where_there_is_nothing_one_sentence_says_why() -> None:
 
 def test_a_split_that_could_not_be_judged_does_not_hide_the_others() -> None:
     found = replace(diagnosed(), n_suspects={"diagnose": 3}, why_no_suspects="no examples")
-    assert suspects.sentence(found).endswith("3 of diagnose. Labels could not be judged: no examples.")
+    assert suspects.sentence(found).endswith("3 of 220 in diagnose. Labels could not be judged: no examples.")
 
 
 def test_a_task_without_classes_has_slices_too() -> None:
     found = diagnosed()
     without = replace(diagnosed_without_classes(), slices=found.slices.assign(classes=""))
     assert "A region in which" in page(without).text
-    assert "mostly" not in page(without).text
+    assert "among these errors" not in page(without).text
     assert "3 slices; in the worst" in printed(without.table())
 
 
 def test_a_terminal_has_a_line_of_each() -> None:
     with_both, without = (printed(found.table(), 200) for found in (diagnosed(), replace(diagnosed(), **BARE)))
-    assert with_both.count("\n") - without.count("\n") == 2
-    assert "3 slices; in the worst 46 % are wrong, against 18 % elsewhere; mostly cat → dog (12)." in said(with_both)
-    assert "Labels in doubt: 3 of diagnose and 1,200 of repair." in with_both
+    assert with_both.count("\n") - without.count("\n") == 3
+    worst = "3 slices; in the worst 41 of 89 examples are wrong (46 %), against 18 % elsewhere; among these errors cat"
+    assert worst in said(with_both)
+    assert "right labels are suspected" in " ".join(with_both.split())
+    assert "Labels in doubt: 3 of 220 in diagnose and 1,200 of 3,000 in repair." in with_both
 
 
 def test_hostile_names_of_slices_traits_and_files_are_text() -> None:
@@ -124,3 +127,17 @@ def test_without_pictures_tables_and_sentences_remain() -> None:
     assert "The least credible labels" in shown.text
     assert all("slice" not in str(attributes["alt"]) for attributes in shown.all("img"))
     assert np.all([not item["thumbnails"] for item in slices.shown(diagnosed(pictures=False))])
+
+
+def test_where_there_is_no_slice_a_terminal_says_why_too() -> None:
+    assert "No slices: few errors." in printed(replace(diagnosed(), **BARE, why_no_slices="few errors").table(), 200)
+
+
+def test_a_small_probability_is_no_zero_and_counts_have_their_n() -> None:
+    table = diagnosed().suspects.assign(confidence=1e-7, suggested_confidence=0.993)
+    grid = suspects.grid(replace(diagnosed(), suspects=table))
+    assert [name for name, _ in grid.columns][-2:] == ["Probability of the label", "Of the suggested"]
+    assert [said(cell) for cell in grid.rows[0][-2:]] == ["< 0.1 %", "99.3 %"]
+    older = replace(diagnosed(), suspects=table.drop(columns="suggested_confidence"), n_judged={})
+    assert len(suspects.grid(older).columns) == 4
+    assert suspects.sentence(older).startswith("Labels in doubt: 3 in diagnose and 1,200 in repair.")

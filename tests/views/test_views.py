@@ -275,7 +275,7 @@ def test_localize_by_the_network_s_record_shows_its_unit_and_the_gradients_besid
         == "No group stands out. No activation is further from its record than a mild input shift takes it."
     )
     grid = localize.grid(result)
-    assert grid.caption.startswith("norm_statistics (1 = stands out); 20 errors in 100 examples")
+    assert grid.caption.startswith("norm_statistics (above 1: stands out); 20 errors in 100 examples")
     assert [name for name, _ in grid.columns] == ["Group", "norm_statistics", "held-out gain", "flagged"]
     assert [row[1] for row in grid.rows] == ["0.500", "4.00", "–"]
     names = [name for name, _ in localize.beside(result).columns]
@@ -285,7 +285,17 @@ def test_localize_by_the_network_s_record_shows_its_unit_and_the_gradients_besid
     assert not localize.beside(localized())  # its first localizer has nulls of its own
     html = str(localize.section(result))
     assert "Beside it, grad_norm of the errors" in html
-    assert "norm_statistics (1 = stands out)" in html
+    assert "norm_statistics (above 1: stands out)" in html
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [(0.9996, "0.9996"), (1.0004, "1.0004"), (1.0, "1.00"), (0.9949, "0.995"), (1.5, "1.50")]
+)
+def test_no_rounding_takes_a_score_across_the_line_above_which_it_stands_out(score: float, shown: str) -> None:
+    found = localized_by_record(top=None)
+    found = replace(found, scores=found.scores.assign(norm_statistics=[0.5, score, float("nan")]))
+    assert localize.grid(found).rows[1][1] == shown
+    assert f" {shown}" in printed(found.table(), width=80)
 
 
 def test_localize_by_the_network_s_record_draws_the_line_at_one() -> None:
@@ -296,10 +306,10 @@ def test_localize_by_the_network_s_record_draws_the_line_at_one() -> None:
     assert bars["layer1"].index("┃") == bars["conv1"].index("┃")  # at a quarter of the longest bar, which is 4
     assert "┃" not in bars["fc"]
     assert "–" in bars["fc"]
-    assert "norm_statistics; ┃ 1 = stands out" in shown
+    assert "norm_statistics; ┃ above 1: stands out" in shown
     ax = localized_by_record().plot()
-    assert ax.get_xlabel() == "norm_statistics (1 = stands out)"
-    (line,) = [each for each in ax.get_lines() if each.get_label() == "1 = stands out"]
+    assert ax.get_xlabel() == "norm_statistics (above 1: stands out)"
+    (line,) = [each for each in ax.get_lines() if each.get_label() == "above 1: stands out"]
     assert list(line.get_xdata()) == [1, 1]
     assert [text.get_text() for text in ax.texts] == ["–"]  # fc has no record
     gains = ax.get_figure().axes[1]

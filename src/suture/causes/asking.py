@@ -109,15 +109,21 @@ def _row(causes: Causes, n: int, through: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def carrier(through: pd.DataFrame) -> str | None:
-    """The group whose outputs a change is most specific to, or None: moved as far at random they do least of it.
+    """The group whose outputs a change is more specific to than any other's: moved as far at random they do less.
 
-    Not simply the one that carries most of it, since of groups that stand in a row each carries all.
+    Not simply the one that carries most of it, since of groups that stand in a row each carries all. None where no
+    group is beyond random, or where the interval of the first reaches into that of another that helps.
 
     Args:
         through: as `suture.causes.patching.share_of_groups` gives it.
     """
-    beyond = through[(through["excess_low"] > 0) & (through["effect"] > 0)]
-    return None if beyond.empty else str(beyond["excess"].idxmax())
+    helping = through[through["effect"] > 0]
+    beyond = helping[helping["excess_low"] > 0]
+    if beyond.empty:
+        return None
+    first = str(beyond["excess"].idxmax())
+    others = helping["excess_high"].drop(first)
+    return None if (others >= beyond["excess_low"][first]).any() else first
 
 
 def _changed(case: Case, positions: Sequence[int], name: str) -> NDArray[np.uint8]:

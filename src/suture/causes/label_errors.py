@@ -22,7 +22,7 @@ from suture.tasks import batches, forward
 # cleanlab is an extra: it is imported when suspects are asked for.
 # ruff: noqa: PLC0415
 
-COLUMNS = ["position", "label", "suggested", "confidence"]
+COLUMNS = ["position", "label", "suggested", "confidence", "suggested_confidence"]
 
 
 def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> pd.DataFrame:
@@ -37,7 +37,8 @@ def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.
         labels: (n,), as given.
 
     Returns:
-        Columns position, label, suggested (the most probable class), confidence (the probability of the label).
+        Columns position, label, suggested (the most probable class), confidence (the probability of the label) and
+        suggested_confidence (that of the other).
         Only examples that the network gets wrong are among them.
 
     Raises:
@@ -51,7 +52,7 @@ def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.
     suggested = probabilities.argmax(1) if probabilities.size else np.zeros(len(labels), int)
     wrong = suggested != labels
     if not wrong.any():
-        return pd.DataFrame({name: np.zeros(0, float if name == "confidence" else int) for name in COLUMNS})
+        return pd.DataFrame({name: np.zeros(0, float if "confidence" in name else int) for name in COLUMNS})
     if len(np.unique(labels)) < 2:
         raise DataError("label suspects need labels of two classes at least, and all examples have the same")
     with warnings.catch_warnings():
@@ -61,10 +62,11 @@ def label_suspects(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.
         except ValueError as error:  # what cleanlab cannot judge
             raise DataError(f"cleanlab cannot judge these labels: {' '.join(str(error).split())}") from error
     suspects = np.flatnonzero(found & wrong)
-    confidence = probabilities[suspects, labels[suspects]]
-    table = pd.DataFrame(
-        {"position": suspects, "label": labels[suspects], "suggested": suggested[suspects], "confidence": confidence}
-    )
+    table = pd.DataFrame({
+        "position": suspects, "label": labels[suspects], "suggested": suggested[suspects],
+        "confidence": probabilities[suspects, labels[suspects]],
+        "suggested_confidence": probabilities[suspects, suggested[suspects]],
+    })  # fmt: skip
     return table.sort_values("confidence", kind="stable", ignore_index=True)
 
 

@@ -143,7 +143,10 @@ def find_slices(
     p = holm(np.array([_test(homes[second] == i, right[second]) for i in range(len(found))]))
     kept = [i for i in range(len(found)) if p[i] < ALPHA]
     if not kept:
-        said = f"of {len(found)} clusters of errors on one half of 'diagnose' none held on the other"
+        said = (
+            "the only cluster of errors on one half of 'diagnose' did not hold on the other" if len(found) == 1
+            else f"of {len(found)} clusters of errors on one half of 'diagnose' none held on the other"
+        )  # fmt: skip
         return _none(outcomes, said, tried=len(found))
     kept.sort(key=lambda i: -int((~right[second] & (homes[second] == i)).sum()))
     names = {f"slice {number}": i for number, i in enumerate(kept, start=1)}

@@ -23,7 +23,7 @@ PROBES = 3  # per slice: those that help most
 DRAWN_SLICES = 8  # of which pictures are kept
 JUDGED = ("diagnose", "repair", "select")  # splits whose labels are judged; `verify` is looked at once, by Verify
 MOST_SUSPECTS, DRAWN_SUSPECTS = 200, 12
-SUSPECT = ["split", "position", "name", "label", "suggested", "confidence"]
+SUSPECT = ["split", "position", "name", "label", "suggested", "confidence", "suggested_confidence"]
 OLDER = "an older suture diagnosed this run; --redo diagnose asks again"
 
 Fields = dict[str, Any]
@@ -40,17 +40,19 @@ class Diagnosis(Result, stage="diagnose", schema=2):
 
     Attributes:
         pairs: a row per attributed pair: true, predicted (class names), count, share of errors, expected (the count
-            by chance, `suture.causes.pairs.expected_counts`), then group, score, null, ratio, low, high, p,
-            stands_out (`suture.causes.attribution.standing_out`).
-        confusion: a row per pair of classes that occurs among the errors: true, predicted, count, share, expected.
+            by chance, `suture.causes.pairs.expected_counts`), p_chance (of as many by chance,
+            `suture.causes.pairs.more_than_expected`), then group, score, null, ratio, low, high, p, stands_out
+            (`suture.causes.attribution.standing_out`).
+        confusion: a row per pair of classes that occurs among the errors: true, predicted, count, share, expected,
+            p_chance.
         exemplars: true, predicted, kind (typical or extreme), position (in `diagnose`), margin
             (`suture.causes.exemplars`).
         n_errors: errors in `diagnose`.
         causes: a row per pair that was asked: true, predicted, n (errors asked), family (None: undetermined), by (swap
             or probe: what named it), probe (of that family), excess, low, high (margin won back beyond the null, nats,
             simultaneous 95 % interval), share (of the mean distance to the truth), p (Holm); group whose outputs it is
-            most specific to, with the share of the whole change that it carries (carried) and how far that is beyond
-            random, in nats (beyond); or None.
+            more specific to than any other's, with the share of the whole change that it carries (carried) and how far
+            that is beyond random, in nats (beyond); or None.
         swaps: true, predicted, family, then the columns of `suture.causes.swaps.swap_features`.
         probes: true, predicted, probe, then the columns of `suture.causes.intervention.Causes.probes`.
         through: true, predicted, group, then the columns of `suture.causes.patching.share_of_groups`, under the
@@ -62,8 +64,10 @@ class Diagnosis(Result, stage="diagnose", schema=2):
             pictures that lower the loss on a slice's errors, the three that lower it most.
         why_no_slices: why there is none, or nothing.
         suspects: split, position (in it), name (`Split.label`), label and suggested (class names), confidence (the
-            probability of the label): labels that are probably wrong, the 200 least credible at most, those first.
+            probability of the label), suggested_confidence (that of the other): labels that are probably wrong, the 200
+            least credible at most, those first.
         n_suspects: split → how many there are.
+        n_judged: split → how many labels were judged.
         why_no_suspects: why labels, or those of some split, could not be judged, or nothing.
         pictures: ``"true → predicted"``, the name of a slice, or ``"suspects"`` → pictures (k, h, w, c) of its
             exemplars, or of the first suspects, for tasks on pictures.
@@ -87,6 +91,7 @@ class Diagnosis(Result, stage="diagnose", schema=2):
     why_no_slices: str = ""
     suspects: Table = field(default_factory=_nothing)
     n_suspects: dict[str, int] = field(default_factory=dict)
+    n_judged: dict[str, int] = field(default_factory=dict)
     why_no_suspects: str = ""
     pictures: Pictures = field(default_factory=dict)
     changed: Pictures = field(default_factory=dict)
@@ -145,7 +150,7 @@ def _outcomes(localization: Localization) -> Outcomes:
 def _confused(case: Case, outcomes: Outcomes, causes: int) -> tuple[Fields, Pictures]:
     """The fields on pairs, and the pictures of their exemplars."""
     if outcomes.targets is None or outcomes.predictions is None or not len(outcomes.errors):
-        empty = pd.DataFrame({"true": [], "predicted": [], "count": [], "share": [], "expected": []})
+        empty = pd.DataFrame(columns=["true", "predicted", "count", "share", "expected", "p_chance"])
         return {"pairs": empty, "confusion": empty}, {}
     found = confusion_pairs(outcomes.targets, outcomes.predictions, outcomes.right)
     frequent = found[found["count"] >= SMALLEST_PAIR].head(PAIRS)
@@ -203,21 +208,22 @@ def _sliced(case: Case, outcomes: Outcomes, causes: int) -> tuple[Fields, Pictur
 
 def _suspected(case: Case) -> tuple[Fields, Pictures]:
     """The fields on labels that are probably wrong, and pictures of the least credible."""
-    rows, counts, why = list[list[Any]](), dict[str, int](), ""
+    rows, counts, judged, why = list[list[Any]](), dict[str, int](), dict[str, int](), ""
     for split in [name for name in JUDGED if name in case.splits]:
         try:
             found = suspects_of(case, split)
         except SutureError as error:  # no cleanlab, no probabilities, no labels: a reason, since all else is known
             why = why or str(error)
             continue
-        counts[split] = len(found)
+        counts[split], judged[split] = len(found), len(case.splits[split].without_extra())
         for row in found.to_dict("records"):
             names = [case.class_name(int(row[column])) for column in ("label", "suggested")]
             position = int(row["position"])
-            rows.append([split, position, case.splits[split].label(position), *names, float(row["confidence"])])
+            sure = [float(row[column]) for column in ("confidence", "suggested_confidence")]
+            rows.append([split, position, case.splits[split].label(position), *names, *sure])
     suspects = pd.DataFrame(rows, columns=SUSPECT).sort_values("confidence", kind="stable", ignore_index=True)
     suspects = suspects.head(MOST_SUSPECTS)
-    fields = {"suspects": suspects, "n_suspects": counts, "why_no_suspects": why}
+    fields = {"suspects": suspects, "n_suspects": counts, "n_judged": judged, "why_no_suspects": why}
     return fields, _drawn(case, suspects.head(DRAWN_SUSPECTS))
 
 
@@ -235,7 +241,7 @@ def _named(case: Case, found: pd.DataFrame) -> pd.DataFrame:
         "true": found["target"].map(case.class_name),
         "predicted": found["predicted"].map(case.class_name),
     }
-    return pd.DataFrame(names | {name: found[name] for name in ("count", "share", "expected")})
+    return pd.DataFrame(names | {name: found[name] for name in ("count", "share", "expected", "p_chance")})
 
 
 def _title(case: Case, pair: Pair) -> str:

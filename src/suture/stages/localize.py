@@ -80,9 +80,15 @@ class Localization(Result, stage="localize", schema=2):
 
     @property
     def guessing(self) -> bool:
-        """Whether the model does no better than guessing among the classes that occur: a setting may be wrong."""
-        classes = self.examples["target"].nunique() if "target" in self.examples else 0
-        return classes > 1 and wilson(self.n - self.n_errors, self.n).low <= 1 / classes
+        """Whether the model does no better than guessing, or than always giving the most frequent class.
+
+        Then a setting may be wrong.
+        """
+        if "target" not in self.examples or self.examples["target"].nunique() < 2:
+            return False
+        shares = self.examples["target"].value_counts(normalize=True)
+        by_lot = wilson(self.n - self.n_errors, self.n).low <= 1 / len(shares)
+        return by_lot or self.accuracy <= shares.max()
 
     @property
     def first(self) -> str:

@@ -166,10 +166,13 @@ def treat(
         return _untouched(case, plan, course.note, course, doubts, left_out)
     patch, undo = _patches(case, course.kept, course.made, course.judged)
     again = repeat(plan, job, course) if twin else None
+    untwinned = (
+        [f"no twin: in another order nothing came of it that is called {course.kept}"] if twin and not again else []
+    )
     return Treatment(
         plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
-        tried=course.judged, note=course.note, account=[*left_out.account, *course.account], warnings=doubts,
-        excluded=left_out.n, patch=patch, undo=undo,
+        tried=course.judged, note=course.note, account=[*left_out.account, *course.account, *untwinned],
+        warnings=doubts, excluded=left_out.n, patch=patch, undo=undo,
         twin=_patches(case, course.kept, again, course.judged)[0] if again is not None else None,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """A course of treatment: a plan carried out, its candidates judged, the best kept, all of it again while it pays."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from suture.case import Case
 from suture.stats import least_for_bound
 from suture.treatments.choice import NONE, Judge, best_of, judge_all, table
 from suture.treatments.cost import Cost
@@ -54,7 +56,7 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
             said = "'select' is too small to judge a second cycle, whose network has seen all of 'repair'"
             return replace(course, account=[*course.account, said])
         flagged = list(flag(course.made.model))
-        places = plan.where.places(job.case, flagged)
+        places = plan.where.places(_with(job.case, course.made.model), flagged)  # scores are those of what was kept
         if not flagged or not places.parameters:
             return replace(course, account=[*course.account, f"cycle {cycle}: no group was flagged any more"])
         job.say(f"cycle {cycle}: {', '.join(flagged)} …")
@@ -76,6 +78,12 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
         note = then.note.replace(then.kept, f"{then.kept}, cycle {cycle}", 1)
         course = replace(then, **both, kept=f"{then.kept}, cycle {cycle}", note=note, account=[*account, *then.account])  # type: ignore[arg-type]
     return course
+
+
+def _with(case: Case, model: nn.Module) -> Case:
+    twin = copy.copy(case)
+    twin.model = model
+    return twin
 
 
 def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:

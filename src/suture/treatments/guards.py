@@ -28,7 +28,7 @@ class L2SP(Guard):
     """Half the squared distance to the old weights (Li et al. 2018), summed over treated parameters."""
 
     kind: Literal["l2sp"] = "l2sp"
-    strength: float = Field(0.1, gt=0, description="factor of the penalty")
+    strength: float = Field(5.0, gt=0, description="factor of the penalty")
 
     def penalty(self, job: Job) -> Penalty:
         old = _values(job)

@@ -21,7 +21,9 @@ class Route(Method):
     kind: Literal["route"] = "route"
     reads_places: ClassVar[bool] = False
     plan: Plan = Field(description="how the treated network comes about")
-    margins: tuple[float, ...] = Field((-0.2, -0.1, 0.0, 0.1), min_length=1, description="in units of probability")
+    margins: tuple[float, ...] = Field(
+        (0.0, -0.1, 0.1, -0.2), min_length=1, description="in units of probability, preferred first"
+    )
 
     def treat(self, job: Job) -> Treated:
         if not hasattr(job.case.task, "probabilities"):

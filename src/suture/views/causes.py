@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from suture.causes.ranking import NAMED_FROM
 from suture.views.grid import Column, Grid, column
 from suture.views.style import BLUE, INK, VERMILLION, axes, dress, label, sentence
-from suture.views.text import NOTHING, count, known, number, p_value, percent, plain
+from suture.views.text import NOTHING, count, known, number, p_value, percent, plain, several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 CLASS = 14  # characters of a class name above a column
 FAMILIES = ("texture", "shape", "colour", "background", "other")  # in the order of the paper, with ours behind
-UNDETERMINED = "undetermined"
+UNDETERMINED, NOT_ASKED = "undetermined", "not asked"
+NO_GROUP = "no group more than another"
 
 
 def figure(result: Diagnosis, ax: Axes | None = None) -> Axes:
@@ -78,64 +80,112 @@ def grid(result: Diagnosis) -> Grid:
             marked.add(i)
         won = f"{number(row['excess'])} [{number(row['low'])}, {number(row['high'])}]"
         rows.append([
-            f"{plain(row['true'], 24)} → {plain(row['predicted'], 24)}", count(row["n"]), named(row),
-            won, percent(row["share"], 0), p_value(row["p"]), carried(row),
+            f"{plain(row['true'])} → {plain(row['predicted'])}", count(row["n"]), named(row),
+            won, percent(row["share"], 0), p_value(row["p"]), carried(result, row),
         ])  # fmt: skip
     columns = [
         Column("Confusion"), *column("Errors"), Column("Cause"), *column("Won back, nats [95 %]", "Of the way", "p"),
-        Column("Group"),
+        Column("Acts through"),
     ]  # fmt: skip
     note = (
-        "Won back: how far the errors move towards the truth, beyond their null, and as a share of the way. Where a "
-        "swap names the cause (given the true class's feature, beside that of other errors) the numbers are its own; "
-        "else those of the probe in brackets. Intervals and p are corrected within a pair. Undetermined: the "
-        "largest is shown, and chance explains it. Group: where the change is most specific, with what it does beyond "
-        "the same outputs moved as far at random."
+        "Won back: how far the errors move towards the truth, beyond their null, and as a share of the way to the "
+        "border between both classes: beyond 100 % the answer is right. In brackets what named the cause and gave the "
+        "numbers. A swap (given the true class's feature, beside that of other errors) decides where one can, since it "
+        "changes one feature alone, while a probe that weakens a picture takes any error back a little. Intervals and "
+        "p are corrected within a pair. Undetermined: the probe that does most is shown, and chance explains it. Acts "
+        "through: the group to which the change is more specific than to any other, with what it does beyond the same "
+        "outputs moved as far at random."
     )
     return Grid("Causes, by intervention", columns, rows, marked=frozenset(marked), note=note)
 
 
 def named(row: Any) -> str:
-    """``"texture (blur)"``, or that it is undetermined."""
-    probe = plain(row["probe"], 30) if known_text(row["probe"]) else ""
+    """``"texture (swap)"``, ``"texture (probe blur)"``, or that it is undetermined, with the probe that does most."""
+    probe = f" (probe {plain(row['probe'], 30)})" if known_text(row["probe"]) else ""
     if not known_text(row["family"]):
-        return f"{UNDETERMINED} ({probe})" if probe else UNDETERMINED
-    return f"{plain(row['family'], 20)} ({probe})" if probe else plain(row["family"], 20)
+        return f"{UNDETERMINED}{probe}"
+    return plain(row["family"], 20) + (" (swap)" if row.get("by") == "swap" else probe)
 
 
 def answer(row: Any) -> str:
-    """The family, with the probe that does most, or that the cause is undetermined."""
-    return named(row) if known_text(row["family"]) else UNDETERMINED
+    """The family, or that the cause is undetermined; None for a pair that nobody asked about.
+
+    Args:
+        row: of `Diagnosis.causes`, or None.
+    """
+    if row is None:
+        return NOT_ASKED
+    return plain(row["family"], 20) if known_text(row["family"]) else UNDETERMINED
 
 
-def carried(row: Any) -> str:
+def by_pair(result: Diagnosis) -> dict[tuple[str, str], dict[str, Any]]:
+    """(true, predicted) → its row of `Diagnosis.causes`."""
+    return {(str(row["true"]), str(row["predicted"])): row for row in _records(result.causes)}
+
+
+def carried(result: Diagnosis, row: Any) -> str:
     """The group that a cause is most specific to, with what its outputs do beyond random ones."""
-    return f"{plain(row['group'], 30)} ({number(row['beyond'], 2)})" if known_text(row["group"]) else NOTHING
+    if known_text(row["group"]):
+        return f"{plain(row['group'], 30)} ({number(row['beyond'], 2)})"
+    return NO_GROUP if _through(result, row) else NOTHING
+
+
+def _through(result: Diagnosis, row: Any) -> bool:
+    """Whether it was measured what every group carries."""
+    pair = (row["true"], row["predicted"])
+    return any((each["true"], each["predicted"]) == pair for each in _records(result.through))
 
 
 def sentences(result: Diagnosis) -> list[str]:
-    """What was found, in plain words."""
+    """What was found, in plain words, and of which pairs it was asked."""
     if not len(result.causes):
         return [f"No causes: {result.why_no_causes}."] if result.why_no_causes else []
     said = []
     for row in result.causes.to_dict("records"):
-        pair = f"{plain(row['true'], 40)} taken for {plain(row['predicted'], 40)}"
         if known_text(row["family"]):
-            group = (
-                f"; it is most specific to the outputs of {plain(row['group'], 40)}" if known_text(row["group"]) else ""
-            )
-            family = plain(row["family"], 20)
             how = (
-                f"With the {family} of right pictures of {plain(row['true'], 40)}" if row.get("by") == "swap"
-                else f"Without it ({plain(row['probe'], 30)})"
+                f"With the {plain(row['family'], 20)} of right pictures of {plain(row['true'], 40)}"
+                if row.get("by") == "swap" else f"Without it ({plain(row['probe'], 30)})"
             )  # fmt: skip
-            way = f"the errors go {percent(row['share'], 0)} of the way back to the truth, beyond chance"
-            said.append(f"{pair}: {family}. {how} {way}{group}.")
+            way = f"the errors go {percent(row['share'], 0)} of the way to the border between both, beyond chance"
+            said.append(f"{brief(row)}. {how} {way}{_group(result, row)}.")
     rest = len(result.causes) - len(said)
     if rest:
         most = "No change of the pictures" if not said else f"Of {rest} more, no change of the pictures"
-        said.append(f"{most} takes the errors back beyond chance: their cause is undetermined.")
-    return said
+        said.append(f"{most} takes the errors back beyond chance: the cause is undetermined.")
+    return [*said, *_asked(result)]
+
+
+def brief(row: Any) -> str:
+    """``"cat taken for dog: texture"``; a row of `Diagnosis.causes`."""
+    return f"{plain(row['true'], 40)} taken for {plain(row['predicted'], 40)}: {answer(row)}"
+
+
+def _group(result: Diagnosis, row: Any) -> str:
+    if known_text(row["group"]):
+        return f"; it is most specific to the outputs of {plain(row['group'], 40)}"
+    return "; it is specific to the outputs of no group more than of another" if _through(result, row) else ""
+
+
+def _asked(result: Diagnosis) -> list[str]:
+    """Of how many pairs causes were asked, and why not of the others; nothing where they were of all."""
+    found = by_pair(result)
+    others = [row for row in _records(result.pairs) if (str(row["true"]), str(row["predicted"])) not in found]
+    if not others:
+        return []
+    few = sum(row["count"] < NAMED_FROM for row in others)
+    why = []
+    if few < len(others):
+        rest = len(others) - few
+        why.append(f"{count(rest)} {'were' if rest > 1 else 'was'} not asked for (--causes asks of more)")
+    if few:
+        who = count(few) if why else "the others" if few > 1 else "the other"
+        why.append(f"{who} {'have' if few > 1 else 'has'} fewer than {NAMED_FROM} errors")
+    return [f"Asked of {count(len(found))} of {several(len(found) + len(others), 'pair')}; {', '.join(why)}."]
+
+
+def _records(table: Any) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def known_text(value: object) -> bool:

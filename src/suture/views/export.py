@@ -1,11 +1,11 @@
 """A run as the page, for other programs as JSON, for pull requests as Markdown, and for CI as JUnit XML."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
-from suture.stages.verify import Verification
 from suture.views import (
     causes,
     diagnose,
@@ -63,17 +63,30 @@ def markdown(run: str | Path) -> str:
         RunError: it is no run directory, or a stage is damaged.
     """
     done = read_run(run)
-    lines = [f"# {escaped(done.title)}", "", *_verdict(done.verify)]
+    lines = [f"# {escaped(done.title)}", "", *_warned(done), *_verdict(done)]
     for title, sentences, grids in _chapters(done):
         tables = [grid.markdown() for grid in grids if grid]
         if tables or sentences:
-            lines += [f"## {title}", "", *([escaped(" ".join(sentences)), ""] if sentences else []), *tables]
+            lines += [f"## {title}", "", *_listed(sentences), *tables]
     return "\n".join(lines)
 
 
-def _verdict(verification: Verification | None) -> list[str]:
+def _listed(sentences: list[str]) -> list[str]:
+    """A paragraph, or an item each of a list."""
+    if not sentences:
+        return []
+    return [escaped(sentences[0]), ""] if len(sentences) == 1 else [*(f"- {escaped(said)}" for said in sentences), ""]
+
+
+def _warned(done: Finished) -> list[str]:
+    said = localize_tables.warnings(done.localize) if done.localize else []
+    return [line for text in said for line in (f"**Warning.** {escaped(text)}", "")]
+
+
+def _verdict(done: Finished) -> list[str]:
+    verification = done.verify
     if verification is None:
-        return ["Not verified yet.", ""]
+        return [f"Not verified yet: {escaped(done.stopped)}; {escaped(done.going_on)}.", ""]
     n = verify.headline(verification)
     said = (
         f"Accuracy {n['accuracy']} ({n['change']}); fixed : broken {n['ratio']}; net {n['net']} ({n['interval']}); "
@@ -89,7 +102,7 @@ def _verdict(verification: Verification | None) -> list[str]:
 
 def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
     """Title, sentences and tables of what is there."""
-    yield "What was asked", [], [identity(done)]
+    yield "What was asked", [], [replace(identity(done), caption="")]
     if done.scan:
         yield "Scan", findings(done.scan), [scan.grid(done.scan), milestones(done.scan), motion(done.scan)]
     if done.localize:
@@ -100,8 +113,10 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         )
     if done.diagnose:
         found = done.diagnose
-        said = [*causes.sentences(found), slices.brief(found), suspects.brief(found)]
-        yield "Diagnose", [each for each in said if each], [diagnose.grid(found), causes.grid(found)]
+        said = [*diagnose.leads(found), diagnose.elsewhere(found), *causes.sentences(found), slices.why_not(found)]
+        said += [*slices.sentences(found), suspects.sentence(found), suspects.caution(found)]
+        tables = [diagnose.grid(found), causes.grid(found), slices.grid(found), slices.probes(found)]
+        yield "Diagnose", [each for each in said if each], [*tables, suspects.grid(found)]
     if done.treat:
         t = done.treat
         said = [*(f"Warning: {text}" for text in treat_tables.warnings(t)), *treat_tables.findings(t)]

@@ -68,7 +68,7 @@ class Grid:
 
     def markdown(self) -> str:
         """For a pull request or a log."""
-        lines = [f"**{escaped(self.caption)}**", ""]
+        lines = [f"**{escaped(self.caption)}**", ""] if self.caption else []
         lines.append(_pipes([name for name, _ in self.columns]))
         lines.append(_pipes(["---:" if numeric else "---" for _, numeric in self.columns], raw=True))
         lines += [_pipes(row) for row in self.rows]

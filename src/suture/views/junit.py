@@ -48,7 +48,7 @@ def of_run(run: Finished) -> str:
     if run.verify is not None:
         return junit(run.verify, run.title)
     root, suite = _suite(run.title)
-    message = f"not verified: {run.stopped}; the same {run.command} continues it"
+    message = f"not verified: {run.stopped}; {run.going_on}"
     ElementTree.SubElement(_case(suite, "verdict"), "error", message=plain(message), type="unfinished")
     return _written(root, suite, tests=1, errors=1)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from suture.views.bars import Bar, bars
 from suture.views.grid import lines, stacked
-from suture.views.localize_tables import PAID, beside, gains, grid, others, unit_of, with_unit
+from suture.views.localize_tables import PAID, beside, gains, grid, on_its_side, others, unit_of, warnings, with_unit
 from suture.views.profiles import (
     STANDS_OUT,
     are_shares,
@@ -125,7 +125,8 @@ def table(result: Localization) -> Table:
     apart = [] if any(name == PAID for name, _ in main.columns) else [gains(result)]
     more = [grid.rich() for grid in (beside(result), *apart) if grid]
     said = lines([*findings(result), *small_print(result)])
-    return stacked(main.rich(), *drawn, *more, said)
+    first = [lines([f"Warning: {text}" for text in warnings(result)])] if warnings(result) else []
+    return stacked(*first, main.rich(), *drawn, *more, said)
 
 
 def _bars(result: Localization) -> Table:
@@ -134,7 +135,7 @@ def _bars(result: Localization) -> Table:
     drawn = []
     for group in shown:
         ours, correct, random = np.asarray(profiles.loc[group, ["errors", "correct", "random"]], float).tolist()
-        behind = percent(ours) if shares else number(ours)
+        behind = percent(ours) if shares else on_its_side(ours, 3, line)
         marks = {"○": random, "┃": correct} if line is None else {"┃": line if known(ours) else float("nan")}
         drawn.append(Bar(group, ours, marks, behind, bold=group == result.top))
     more = f"; {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
@@ -158,6 +159,7 @@ def section(result: Localization) -> Markup:
     return render(
         "localize.html.j2",
         result=result,
+        warnings=warnings(result),
         findings=findings(result),
         small_print=small_print(result),
         chart=image(lambda: figure(result), alt) if drawable(result) else None,

@@ -24,7 +24,11 @@ from suture.views.text import count, number, percent, several
 if TYPE_CHECKING:
     from suture.stages.localize import Localization
 
-GUESSING = "The model does no better than guessing: are --size, --mean and --std those it was trained with?"
+GUESSING = (
+    "The model does no better than guessing, or than always giving the most frequent class: are --size, --mean and "
+    "--std those it was trained with? Data that a function gives must be normalised there."
+)
+MOST_DIGITS = 6  # that tell a score from the line above which it stands out
 LONGEST = 60  # groups in a table: all of them are in scores.csv
 PAID = "held-out gain"
 GAINS = "Held-out gain: fall of log(1 + loss) on examples that were not trained on."
@@ -47,12 +51,16 @@ def grid(result: Localization, *, narrow: bool = False) -> Grid:
         more if len(shown) < len(raw) else "",
         SCATTER if (raw["high"] < raw["errors"]).any() else "",
         GAINS if PAID in headings else "",
-        GUESSING if result.guessing else "",
     ]
     counts = f"{several(result.n_errors, 'error')} in {count(result.n)} examples (accuracy {percent(result.accuracy)})"
     title = f"{with_unit(result.first)}; {counts}" if result.first in STANDS_OUT else f"{result.first} of {counts}"
     columns = [Column("Group"), *column(*headings), Column("flagged")]
     return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
+
+
+def warnings(result: Localization) -> list[str]:
+    """What puts all the rest in doubt."""
+    return [GUESSING] if result.guessing else []
 
 
 def beside(result: Localization) -> Grid:
@@ -107,7 +115,7 @@ def _cells(result: Localization, name: str, headings: list[str], shown: list[str
     first, gains = first_shares(result, name), gains_of(result)
     reference = result.null_reference if result.null_reference is not None else result.scores
     content = {
-        name: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]]),
+        name: lambda g: _with_interval(raw.loc[g, ["errors", "low", "high"]], line=STANDS_OUT.get(name)),
         "correct": lambda g: number(raw.loc[g, "correct"]),
         "random init": lambda g: number(raw.loc[g, "random"]),
         "reference": lambda g: number(reference.loc[g, name]),
@@ -119,11 +127,24 @@ def _cells(result: Localization, name: str, headings: list[str], shown: list[str
     return [[content[heading](g) for heading in headings] for g in shown]
 
 
-def _with_interval(numbers: Any, digits: int = 3) -> str:
-    """A number and, where it is known, its interval."""
+def _with_interval(numbers: Any, digits: int = 3, line: float | None = None) -> str:
+    """A number and, where it is known, its interval.
+
+    Args:
+        line: rounding does not take the number across it.
+    """
     value, low, high = np.asarray(numbers, float).tolist()
     known = bool(np.isfinite([low, high]).all())
-    return f"{number(value, digits)} [{number(low, 2)}, {number(high, 2)}]" if known else number(value, digits)
+    said = on_its_side(value, digits, line)
+    return f"{said} [{number(low, 2)}, {number(high, 2)}]" if known else said
+
+
+def on_its_side(value: float, digits: int, line: float | None) -> str:
+    """A number with as many digits as tell it from the line, up to six."""
+    if line is not None and np.isfinite(value) and value != line:
+        while digits < MOST_DIGITS and float(f"{value:.{digits}g}") == line:
+            digits += 1
+    return number(value, digits)
 
 
 def others(result: Localization) -> Grid:
@@ -146,7 +167,7 @@ def _mark(result: Localization, group: str) -> str:
 
 
 def unit_of(name: str) -> str:
-    return f"{STANDS_OUT[name]:g} = stands out"
+    return f"above {STANDS_OUT[name]:g}: stands out"
 
 
 def with_unit(name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from suture.stats import Verdict
+from suture.views.diagnose import summary
+from suture.views.localize_tables import warnings
 from suture.views.render import image
 from suture.views.style import BLUE, FAINT, INK, MUTED, VERMILLION, axes, label, name_rows
 from suture.views.text import count, listed, percent, plain, several
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
+    from suture.stages.diagnose import Diagnosis
     from suture.stages.localize import Localization
     from suture.stages.treat import Treatment
     from suture.stages.verify import Verification
@@ -32,7 +35,7 @@ NAMED = 4  # groups that are named
 def opening(run: Finished) -> dict[str, Any]:
     """What ``verdict.html.j2`` shows."""
     verification = run.verify
-    tone, mark = TONES[verification.verdict] if verification else ("open", "…")
+    tone, mark = TONES[verification.verdict] if verification else ("open", "")
     return {
         "tone": tone,
         "mark": mark,
@@ -40,14 +43,17 @@ def opening(run: Finished) -> dict[str, Any]:
         "reason": headline(verification)["reason"] if verification and _says_more(verification) else "",
         "numbers": headline(verification) if verification else None,
         "n": verification.n if verification else 0,
-        "where": where(run.localize, run.treat),
-        "caveats": caveats(verification) if verification else [],
+        "where": where(run.localize, run.treat, run.diagnose),
+        "caveats": [
+            *(warnings(run.localize) if run.localize else []),
+            *(caveats(verification) if verification else []),
+        ],
         "chart": _chart(verification) if verification and verification.n else None,
     }
 
 
 def _unfinished(run: Finished) -> str:
-    return f"Not verified yet: {run.stopped}; the same {run.command} continues it"
+    return f"Not verified yet: {run.stopped}; {run.going_on}"
 
 
 def _says_more(result: Verification) -> bool:
@@ -60,11 +66,15 @@ def _nothing(treatment: Treatment) -> str:
     return "nothing: no candidate was worth keeping" if len(treatment.tried) > 1 else "nothing"
 
 
-def where(localization: Localization | None, treatment: Treatment | None) -> list[tuple[str, str]]:
-    """Which group is sick and how sure that is, and which groups were treated: names and what is said of them."""
+def where(
+    localization: Localization | None, treatment: Treatment | None, diagnosis: Diagnosis | None = None
+) -> list[tuple[str, str]]:
+    """Which group is sick and how sure that is, what causes the errors, and which groups were treated."""
     found = []
     if localization is not None and localization.n_errors:
         found.append(("Sick group", _top(localization)))
+    if diagnosis is not None and (causes := summary(diagnosis)):
+        found.append(("Cause", causes))
     if treatment is not None:
         groups = f"{listed(treatment.groups, NAMED)}, by {plain(treatment.kept, 40)}"
         found.append(("Treated", groups if len(treatment.patch) else _nothing(treatment)))

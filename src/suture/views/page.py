@@ -8,6 +8,7 @@ from markupsafe import Markup
 from suture.rundir import write_atomic
 from suture.views import diagnose, localize, scan, treat, verify
 from suture.views.opening import opening
+from suture.views.reading import terms
 from suture.views.render import render
 from suture.views.run import Finished, identity, read_run, subtitle
 
@@ -50,6 +51,7 @@ def page(run: Finished) -> str:
         subtitle=subtitle(run),
         opening=opening(run),
         identity=identity(run),
+        terms=terms(run),
         sections=sections(run),
     )
 

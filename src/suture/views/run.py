@@ -46,9 +46,10 @@ class Finished:
         return short(self.asked["weights"]) if self.asked.get("weights") else None
 
     @property
-    def command(self) -> str:
-        """What continues the run."""
-        return "suture run" if self.asked else "suture.run"
+    def going_on(self) -> str:
+        """What continues the run, whether it was stopped on purpose or killed."""
+        until, command = ("--until", "suture run") if self.asked else ("until", "suture.run")
+        return f"the same {command}, without {until}, goes on"
 
     @property
     def stopped(self) -> str:

@@ -8,11 +8,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suture.errors import InvalidArgumentError
 from suture.rundir import STAGES, write_atomic, write_json
+from suture.views.causes import answer, by_pair
 from suture.views.grid import Column, Grid, column, escaped, lines, stacked
+from suture.views.reading import terms_of_several
 from suture.views.render import image, render
 from suture.views.run import Finished, read_run
 from suture.views.style import BLUE, INK, MOST, MUTED, VERMILLION, dress, label, name_rows, rows
-from suture.views.text import NOTHING, count, flops, listed, number, p_value, percent, plain, ratio, seconds, signed
+from suture.views.text import (
+    NOTHING,
+    count,
+    flops,
+    listed,
+    number,
+    p_value,
+    percent,
+    plain,
+    ratio,
+    seconds,
+    several,
+    signed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +44,7 @@ NUMBERS = (
     "net_interval", "ratio_interval", "p_value", "verdict", "sentence", "regression_rate", "regression_bound",
     "optimistic", "looks",
 )  # fmt: skip
+PAIRS = 3  # confusions of each run
 NAME = 24  # characters of a run's name in a terminal
 
 
@@ -92,6 +108,33 @@ def grid(found: list[Row], *, narrow: bool = False) -> Grid:
     return Grid("What each repaired and broke", columns, cells, note=note)
 
 
+def confusions(found: list[Row], *, narrow: bool = False) -> Grid:
+    """The most frequent confusions of each run, with their causes; no rows where no run was diagnosed.
+
+    Args:
+        narrow: as for `grid`.
+    """
+    columns = [Column("Run"), Column("True → predicted"), *column("Errors (by chance)"), Column("Cause")]
+    cells = []
+    for name, run in found:
+        if run.diagnose is None:
+            continue
+        asked = by_pair(run.diagnose)
+        for pair in run.diagnose.pairs.head(PAIRS).to_dict("records"):
+            both = [plain(pair[side], NAME // 2 if narrow else None) for side in ("true", "predicted")]
+            cause = answer(asked.get((str(pair["true"]), str(pair["predicted"])))) if asked else NOTHING
+            chance = f"{count(pair['count'])} ({number(pair.get('expected'), 2)})"
+            cells.append([plain(name, NAME) if narrow else name, " → ".join(both), chance, cause])
+    return Grid(f"What is confused most, up to {PAIRS} pairs of each", columns, cells)
+
+
+def grids(found: list[Row], *, narrow: bool = False) -> list[Grid]:
+    """What each repaired and what is confused; the former is left out where all that it has are dashes."""
+    confused = confusions(found, narrow=narrow)
+    repaired = [grid(found, narrow=narrow)] if any(r.run.verify for r in found) or not confused else []
+    return [*repaired, *([confused] if confused else [])]
+
+
 def origins(found: list[Row]) -> Grid:
     """Where each run comes from and what its treatment cost."""
     columns = [Column("Run"), Column("Model and data"), Column("Plan"), Column("Kept"), *column("Treating took")]
@@ -100,7 +143,10 @@ def origins(found: list[Row]) -> Grid:
 
 
 def _treated(result: Treatment | None) -> list[str]:
-    return [result.plan.name, result.kept] if result else [NOTHING, NOTHING]
+    if result is None:
+        return [NOTHING, NOTHING]
+    without = f", {several(result.excluded, 'example')} left out"
+    return [result.plan.name + (without if result.excluded else ""), result.kept]
 
 
 def _moves(v: Verification | None) -> list[str]:
@@ -156,7 +202,7 @@ def remarks(found: list[Row]) -> list[str]:
 
 def table(found: list[Row]) -> Table:
     """The table and what to hold against it, for a terminal."""
-    return stacked(grid(found, narrow=True).rich(), lines(remarks(found)))
+    return stacked(*(each.rich() for each in grids(found, narrow=True)), lines(remarks(found)))
 
 
 def figure(found: list[Row], ax: Axes | None = None) -> Axes:
@@ -189,9 +235,10 @@ def page(found: list[Row]) -> str:
         title=f"{len(found)} runs side by side",
         names=listed([r.name for r in found]),
         chart=image(lambda: figure(found), f"Net gain of each run. {alt}") if judged else None,
-        grid=grid(found),
+        grids=grids(found),
         origins=origins(found),
         remarks=remarks(found),
+        terms=terms_of_several(row.run for row in found),
     )
 
 
@@ -202,7 +249,7 @@ def markdown(found: list[Row]) -> str:
         [
             f"# {len(found)} runs side by side",
             "",
-            grid(found).markdown(),
+            *(each.markdown() for each in grids(found)),
             origins(found).markdown(),
             *(f"- {s}" for s in said),
             "",
@@ -218,8 +265,11 @@ def to_json(found: list[Row]) -> dict[str, Any]:
 def _data(row: Row) -> dict[str, Any]:
     t, v = row.run.treat, row.run.verify
     data: dict[str, Any] = {"run": row.name, "path": str(row.run.path), "title": row.run.title, "missing": row.missing}
+    if row.run.diagnose is not None:
+        every = row.run.diagnose.to_dict()
+        data |= {"pairs": every["pairs"], "causes": every["causes"]}
     if t is not None:
-        data |= {"plan": t.plan.name, "kept": t.kept, "groups": list(t.groups)}
+        data |= {"plan": t.plan.name, "excluded": t.excluded, "kept": t.kept, "groups": list(t.groups)}
         data |= {"cost": {"seconds": t.cost.seconds, "flops": t.cost.flops}}
     if v is not None:
         every = v.to_dict()

@@ -26,7 +26,7 @@ def brief(result: Diagnosis) -> str:
         return ""
     rates = result.slices["rate"].to_numpy(float)
     worst = result.slices.iloc[int(rates.argmax())].to_dict()
-    return f"{several(len(rates), 'slice')}; in the worst {_rates(worst)}{_mostly(worst, 60)}."
+    return f"{several(len(rates), 'slice')}; in the worst {_rates(worst)}{_errors(worst, 60)}."
 
 
 def shown(result: Diagnosis) -> list[dict[str, Any]]:
@@ -43,16 +43,21 @@ def shown(result: Diagnosis) -> list[dict[str, Any]]:
     return found
 
 
+def sentences(result: Diagnosis) -> list[str]:
+    """What is known of each of the first slices, with its name."""
+    rows = result.slices.head(SHOWN).to_dict("records")
+    return [f"{plain(row['slice'])}: {sentence(result, row)}" for row in rows]
+
+
 def sentence(result: Diagnosis, row: Any) -> str:
     """What is known of a slice.
 
     Args:
         row: of `Diagnosis.slices`.
     """
-    said = f"A region in which {_rates(row)}: {count(row['errors'])} of {several(row['n'], 'example')}"
-    parts = [said + _mostly(row, 200)]
+    parts = [f"A region in which {_rates(row)}{_errors(row, None)}"]
     for trait in _of(result.slice_traits, row["slice"])[:TRAITS]:
-        value = f"{plain(trait['column'], 40)} = {plain(trait['value'], 40)}"
+        value = f"{plain(trait['column'])} = {plain(trait['value'])}"
         outside = percent(trait["share_outside"], 0)
         parts.append(f"{count(trait['count'])} of {count(trait['n'])} have {value}, against {outside} elsewhere")
     helped = [probe for probe in _of(result.slice_probes, row["slice"]) if known(probe["high"]) and probe["high"] < 0]
@@ -64,11 +69,12 @@ def sentence(result: Diagnosis, row: Any) -> str:
 
 
 def _rates(row: Any) -> str:
-    return f"{percent(row['rate'], 0)} are wrong, against {percent(row['rate_outside'], 0)} elsewhere"
+    of = f"{count(row['errors'])} of {several(row['n'], 'example')}"
+    return f"{of} are wrong ({percent(row['rate'], 0)}), against {percent(row['rate_outside'], 0)} elsewhere"
 
 
-def _mostly(row: Any, limit: int) -> str:
-    return f"; mostly {plain(row['classes'], limit)}" if row["classes"] else ""
+def _errors(row: Any, limit: int | None) -> str:
+    return f"; among these errors {plain(row['classes'], limit)}" if row["classes"] else ""
 
 
 def _change(loss: Any) -> str:
@@ -82,11 +88,15 @@ def _of(table: Any, name: Any) -> list[dict[str, Any]]:
 
 def grid(result: Diagnosis) -> Grid:
     """A row per slice."""
-    columns = [Column("Slice"), *column("Errors", "Of", "Wrong [95 %]", "Elsewhere", "p"), Column("Mostly")]
+    columns = [
+        Column("Slice"),
+        *column("Errors", "Of", "Wrong [95 %]", "Elsewhere", "p"),
+        Column("Most frequent errors"),
+    ]
     rows = [
         [str(row["slice"]), count(row["errors"]), count(row["n"]),
          f"{percent(row['rate'], 0)} [{percent(row['low'], 0)}, {percent(row['high'], 0)}]",
-         percent(row["rate_outside"], 0), p_value(row["p"]), plain(row["classes"], 120)]
+         percent(row["rate_outside"], 0), p_value(row["p"]), plain(row["classes"])]
         for row in result.slices.to_dict("records")
     ]  # fmt: skip
     return Grid(

@@ -72,7 +72,7 @@ def section(result: Treatment, weights: str | None = None) -> Markup:
         cost=cost(result),
         took=treat_tables.took(result),
         plan=plan(result),
-        weights=weights or "WEIGHTS",
+        weights=weights,
         patch=PATCH,
         undo=UNDO,
     )
