@@ -109,10 +109,15 @@ def test_a_quarter_and_then_the_rest_equals_all_at_once(tmp_path: Path, optimize
 def test_the_mean_and_the_weights_are_candidates() -> None:
     case = jobs.small_case()
     treated = search(*FOUR[:2], weights=(0.5, 1.0), mean=True, budget=9).treat(jobs.job(case))
-    assert list(treated.candidates) == ["mean x 0.5", "mean", "a x 0.5", "a", "b x 0.5", "b"]  # in order of preference
-    assert treated.account[-1] == "mean is that of the weights of a and b"
+    # In order of preference.
+    assert list(treated.candidates) == ["mean of 2 x 0.5", "mean of 2", "a x 0.5", "a", "b x 0.5", "b"]
+    assert treated.account[-1] == "mean of 2 is that of the weights of a and b"
     together = mean([treated.candidates[name].model for name in ("a", "b")])
-    assert jobs.identical(treated.candidates["mean"].model, together)
+    assert jobs.identical(treated.candidates["mean of 2"].model, together)
+    three = search(*FOUR[:3], mean=True, budget=9).treat(jobs.job(case))
+    assert list(three.candidates) == ["mean of 2", "mean of 3", "a", "b", "c"]
+    assert three.account[-1] == "mean of 3 is that of the weights of a, b and c"
+    assert jobs.identical(three.candidates["mean of 3"].model, mean([three.candidates[n].model for n in "abc"]))
     halved = Plan(name="a", where=Everything(), how=FOUR[0].how, weights=(0.5,))
     found = search(halved, weights=(0.5,)).treat(jobs.job(case)).candidates
     assert {name: made.weight for name, made in found.items()} == {"a x 0.5 x 0.5": 0.25}
@@ -161,8 +166,8 @@ def test_a_budget_for_nothing_is_said() -> None:
 
 
 def test_plans_within_a_search_need_different_names() -> None:
-    for pair in ((FOUR[0], FOUR[0]), (FOUR[0], plan("mean"))):
-        with pytest.raises(ValidationError, match="plans need different names, and none may be called 'mean'"):
+    for pair in ((FOUR[0], FOUR[0]), (FOUR[0], plan("mean of 2"))):
+        with pytest.raises(ValidationError, match="plans need different names, and none may be called 'mean of …'"):
             search(*pair)
 
 

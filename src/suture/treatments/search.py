@@ -20,16 +20,16 @@ from suture.treatments.interpolate import histories, mean, mixed
 from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, carry_out
 from suture.treatments.where import Everything
 
-MEAN = "mean"  # candidate: the mean of the weights of what was trained to the end
+MEAN = "mean"  # of 2, of 3: the mean of the weights of so many plans
 FIRST = 0.25  # of its epochs, which every plan gets
 KEPT = 0.5  # of the plans go on
 
 
 @METHODS.register("search")
 class Search(Method):
-    """Try some plans, go on with those that do best on `select`, and offer the mean of what they end with, and each.
+    """Try some plans, go on with those that do best on `select`, and offer means of what they end with, and each.
 
-    The mean comes first, and weights in the order given: which of many candidates is best on few examples is mostly
+    Means come first, and weights in the order given: which of many candidates is best on few examples is mostly
     chance, so `Choice.switch_se` keeps to the first ones unless another is clearly ahead.
 
     Every plan is trained for a quarter of its epochs, in order of preference and as far as one of them, whichever it
@@ -47,13 +47,14 @@ class Search(Method):
         Choice(max_regression=0.05, broken_costs=2.0), description="by which the better half is told"
     )
     budget: float = Field(3.0, gt=0, description="in multiples of one full fine-tuning")
-    mean: bool = Field(True, description="whether the mean of those that were trained to the end is offered too")
+    mean: bool = Field(True, description="whether means of those that were trained to the end are offered too")
 
     @field_validator("plans")
     @classmethod
     def _distinct(cls, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-        if len({MEAN, *(plan.name for plan in plans)}) <= len(plans):
-            raise ValueError(f"plans need different names, and none may be called '{MEAN}'")
+        names = [plan.name for plan in plans]
+        if len(set(names)) < len(names) or any(name.startswith(f"{MEAN} of ") for name in names):
+            raise ValueError(f"plans need different names, and none may be called '{MEAN} of …'")
         return plans
 
     def treat(self, job: Job) -> Treated:
@@ -92,16 +93,24 @@ class Search(Method):
         account += said
         finished = {plan.name: carry_out(plan, job) for plan in plans if plan.name in going_on}
         whole = {name: each for name, each in finished.items() if each.candidates}
-        made = {name: each for plan in whole.values() for name, each in plan.candidates.items()}
-        firsts = [next(iter(each.candidates.values())) for each in whole.values()]
-        if self.mean and len(firsts) > 1 and all(each.margin is None for each in firsts):
-            models = [mixed(job.model, each.model, each.weight) for each in firsts]
-            made = {MEAN: Candidate(mean(models))} | made
-            account.append(f"{MEAN} is that of the weights of {' and '.join(whole)}")
-        candidates = self._weighted(made)
+        single = {name: each for plan in whole.values() for name, each in plan.candidates.items()}
+        together = self._means(job, whole) if self.mean else {}
+        account += [
+            f"{name} is that of the weights of {_listed(list(whole)[:k])}" for k, name in enumerate(together, 2)
+        ]
+        candidates = self._weighted(together | single)
         cost = sum((each.cost for each in {**done, **finished}.values()), judge.cost)
         stopped = next((each.stopped for each in whole.values() if each.stopped), None)
         return Treated(candidates, histories({**done, **finished}), cost, stopped, account)
+
+    @staticmethod
+    def _means(job: Job, whole: Mapping[str, Treated]) -> dict[str, Candidate]:
+        """The means of the first two plans, of the first three, and so on: uniform soups in order of preference."""
+        firsts = [next(iter(each.candidates.values())) for each in whole.values()]
+        if any(each.margin is not None for each in firsts):
+            return {}
+        models = [mixed(job.model, each.model, each.weight) for each in firsts]
+        return {f"{MEAN} of {k}": Candidate(mean(models[:k])) for k in range(2, len(models) + 1)}
 
     def _tried(self, job: Job) -> list[Plan]:
         """The first plans that have something to treat."""
@@ -158,6 +167,10 @@ class Search(Method):
             for name, each in made.items()
             for weight in self.weights
         }
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _first(plan: Plan) -> float:
