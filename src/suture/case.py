@@ -4,13 +4,14 @@ The data is cut into splits that never share an example; see `suture.splits`.
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from suture import groups as grouping
 from suture.errors import DataError, InvalidArgumentError
@@ -24,6 +25,7 @@ from suture.splits import Split, cut, writable
 from suture.tasks import Outcomes, Task, evaluate
 
 PROTOCOLS = ("split", "paper")
+LOOKED_AT = 32  # examples that are looked at for a warning
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
@@ -99,6 +101,8 @@ class Case:
             given["repair_extra"] = load_data(repair_extra, image) if isinstance(repair_extra, str) else repair_extra
         refuse_unlike(given)
         self.splits = cut(given, protocol, seed)
+        if image is not None and not any(isinstance(each, ImageFolder) for each in given.values()):
+            _warn_of_raw(self.splits["diagnose"], image)
         self.classes = _class_names(given, classes)
         self.weights_sha256 = base_sha256(canonical_state(self.model))
         self.reference_sha256 = base_sha256(canonical_state(reference)) if reference is not None else None
@@ -226,6 +230,19 @@ def refuse_unlike(given: Mapping[str, Any]) -> None:
                 f"pictures of '{first}' are {expected[0]}x{expected[1]} and those of '{name}' {side[0]}x{side[1]}; "
                 "give --size, the side in pixels that all are resized to"
             )
+
+
+def _warn_of_raw(split: Split, image: ImageFormat) -> None:
+    """Warn of pictures that a format says are normalised and that cannot be: normalised ones have values below 0."""
+    if min(image.mean) <= 0:
+        return
+    inputs = [split[i][0] for i in range(min(len(split), LOOKED_AT))]
+    if all(isinstance(x, Tensor) and x.is_floating_point() and x.dim() == 3 and float(x.min()) >= 0 for x in inputs):
+        warnings.warn(
+            f"the inputs of '{split.name}' have no value below 0, so they are not normalised by --mean and --std, "
+            "which only say how a data set normalised its inputs and change none; normalise them where they are made",
+            stacklevel=3,
+        )
 
 
 def _classes_in(given: Mapping[str, Any]) -> dict[str, list[str]]:

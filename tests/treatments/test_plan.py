@@ -39,7 +39,7 @@ def test_method_a_is_the_paper_s() -> None:
 
 def test_the_default_is_auto() -> None:
     assert load_plan("default") == load_plan("auto")
-    assert load_plan("auto").choose == Choice(max_regression=0.05, broken_costs=2, switch_se=2)
+    assert load_plan("auto").choose == Choice(max_regression=0.05, broken_costs=2, switch_se=1)
 
 
 def test_a_plan_from_toml(tmp_path: Path) -> None:

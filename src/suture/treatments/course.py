@@ -172,7 +172,7 @@ def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: 
         if higher and plan.choose.switch_se is not None:
             kept += (
                 f"; {max(higher, key=lambda each: each['score'])['candidate']} scored higher, but not clearly "
-                f"(by {plan.choose.switch_se:g} standard errors)"
+                f"(by more than {plan.choose.switch_se:g} standard error{'s' * (plan.choose.switch_se != 1)})"
             )
         return f"{kept}{end}"
     others = [row for row in rows.values() if row["candidate"] != NONE]

@@ -25,7 +25,8 @@ PAPER = FineTune(recipe=Recipe(), batchnorm="train", seen=None)
 ADAM = FineTune(recipe=STANDARD.model_copy(update={"optimizer": "adamw", "lr": 5e-4, "lr_min": 5e-6}))
 FASTER = FineTune(recipe=STANDARD.model_copy(update={"lr": 0.01, "lr_min": 1e-4}))
 PLAIN = Augment(pad=0, flip=False)
-BOUNDED = Choice(max_regression=0.05, broken_costs=2.0, switch_se=2.0)
+# The one-standard-error rule (Breiman et al. 1984, section 3.4.3), as `Choice` has it.
+BOUNDED = Choice(max_regression=0.05, broken_costs=2.0, switch_se=1.0)
 
 _FULL = Plan(name="full", where=Everything())
 _FLAGGED = Plan(name="flagged")
