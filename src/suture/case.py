@@ -102,7 +102,7 @@ class Case:
         refuse_unlike(given)
         self.splits = cut(given, protocol, seed)
         if image is not None and not any(isinstance(each, ImageFolder) for each in given.values()):
-            _warn_of_raw(self.splits["diagnose"], image)
+            _warn_of_raw(next(iter(self.splits.values())), image)
         self.classes = _class_names(given, classes)
         self.weights_sha256 = base_sha256(canonical_state(self.model))
         self.reference_sha256 = base_sha256(canonical_state(reference)) if reference is not None else None

@@ -60,7 +60,11 @@ def test_run_does_everything_and_says_what_came_out(suture: Suture, toy: Toy, tm
     assert answer.code == 0, answer.err
     assert steps(answer) == list(RESULTS)
     assert "Better: on 240 unseen examples the repair fixes more than it breaks." in answer.out
-    assert " is taken for " in answer.out.splitlines()[0], "the diagnosis stands first"
+    lines = answer.out.splitlines()
+    stages = [line.split()[0] for line in lines if line.startswith(tuple(stage.capitalize() for stage in RESULTS))]
+    assert [stage.lower() for stage in stages] == list(RESULTS), "a paragraph each, in order"
+    assert any(line.startswith("Diagnose") and " is taken for " in line for line in lines)
+    assert len(lines) <= 45, "what a run found fits on a screen"
     assert answer.out.rstrip().endswith(f"report: {tmp_path / 'run' / 'report.html'}")
     assert all((tmp_path / "run" / stage / "result.json").is_file() for stage in RESULTS)
     verification = result(tmp_path / "run", "verify")

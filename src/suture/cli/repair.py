@@ -244,13 +244,10 @@ def report(
 
 
 def show_summary(results: dict[str, Any], out: Path) -> None:
-    """The diagnosis in a sentence, tables of what a run found, and where the page is."""
-    from suture.views.diagnose import opening, summary
+    """What a run found, on a screen, and where all of it is."""
+    from suture.views.screen import screen
 
-    if "diagnose" in results and (said := summary(results["diagnose"]) or opening(results["diagnose"])):
-        typer.echo(f"{said}\n")
-    for result in results.values():
-        _print(result.table())
+    _print(screen(results))
     typer.echo(f"report: {out / 'report.html'}")
 
 
