@@ -17,9 +17,10 @@ from suture.views import (
     slices,
     suspects,
     treat_tables,
+    verify,
     verify_tables,
 )
-from suture.views.grid import stacked
+from suture.views.grid import lines, stacked
 from suture.views.text import plain, several
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def screen(results: Mapping[str, Any]) -> Table:
-    """Sentences of every stage that was done, then Verify's table; the stages' own tables are on the page.
+    """Sentences of every stage that was done, Verify's table, and the verdict last; other tables are on the page.
 
     Args:
         results: stage → its result.
@@ -42,7 +43,10 @@ def screen(results: Mapping[str, Any]) -> Table:
     for stage, result in results.items():
         for i, sentence in enumerate(SENTENCES[stage](result)):
             said.add_row(Text("" if i else stage.capitalize(), style="bold"), Text(plain(sentence)))
-    return stacked(said, *([verify_tables.grid(results["verify"]).rich()] if "verify" in results else []))
+    if "verify" not in results:
+        return stacked(said)
+    proof: Verification = results["verify"]
+    return stacked(said, verify_tables.grid(proof).rich(), lines([proof.sentence]))
 
 
 def _scan(result: Scan) -> list[str]:
@@ -56,9 +60,8 @@ def _localize(result: Localization) -> list[str]:
 
 def _diagnose(result: Diagnosis) -> list[str]:
     named = diagnose.summary(result)
-    lead = [f"{named}."] if named else []
-    more = (slices.brief(result), suspects.brief(result))
-    said = [*lead, *diagnose.leads(result), *causes.sentences(result)[:1], *filter(None, more)]
+    lead = [f"{named}."] if named else causes.sentences(result)[:1]
+    said = [*diagnose.leads(result), *lead, *filter(None, (slices.brief(result), suspects.brief(result)))]
     return said or [f"No confusions among {several(result.n_errors, 'error')}."]
 
 
@@ -69,7 +72,7 @@ def _treat(result: Treatment) -> list[str]:
 
 
 def _verify(result: Verification) -> list[str]:
-    return [*verify_tables.remarks(result), *opening.caveats(result), result.sentence]
+    return [verify.lead(result), *verify_tables.remarks(result), *opening.caveats(result)]
 
 
 SENTENCES: dict[str, Callable[[Any], list[str]]] = {
