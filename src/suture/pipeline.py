@@ -69,7 +69,7 @@ class Run:
             if (self.directory.path / FILE).exists():
                 try:
                     self.report()
-                except RunError as error:  # another stage cannot be read, which is no fault of those that were done
+                except Exception as error:  # what was done is saved, whatever cannot be drawn
                     self._tell(f"{self.directory.path / FILE} is older than this result: {error}")
 
     @cached_property

@@ -94,7 +94,7 @@ def test_a_twin_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     found = suture.treat(toys.case(), ["second"], PLAN.model_copy(update={"cycles": 2}), twin=True)
     assert found.kept == "short, cycle 2"
     assert found.twin is None
-    assert found.account[-1] == "no twin: in another order nothing came of it that is called short, cycle 2"
+    assert found.account[-1] == "no twin: what was kept could not be made once more in another order"
 
 
 def test_a_cycle_that_is_no_better_is_given_up() -> None:

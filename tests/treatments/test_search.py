@@ -152,7 +152,7 @@ def test_judging_is_counted_and_not_as_training() -> None:
     assert treated.cost.judging_flops == pytest.approx(
         (1 + len(FOUR)) * once
     )  # the old network, and each plan's quarter
-    assert alone.cost.judging_flops == pytest.approx(once)  # nothing is halved, so only the old network was looked at
+    assert alone.cost.judging_flops == 0  # nothing is halved
     assert treated.cost.flops <= 2.6 * full_flops(case)
 
 
@@ -169,6 +169,8 @@ def test_plans_within_a_search_need_different_names() -> None:
     for pair in ((FOUR[0], FOUR[0]), (FOUR[0], plan("mean of 2"))):
         with pytest.raises(ValidationError, match="plans need different names, and none may be called 'mean of …'"):
             search(*pair)
+    with pytest.raises(ValidationError, match="a search holds no other search"):
+        search(FOUR[0], Plan(name="inner", how=search(FOUR[1])))
 
 
 def test_temporary_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +220,7 @@ def test_an_interrupted_search_decides_once_and_ends_like_an_undisturbed_one(
     again = search(*FOUR, budget=2.6).treat(jobs.job(case, checkpoints=Checkpoints(tmp_path, "key")))
     assert saved[0] == 20  # no epoch twice
     assert again.account == undisturbed.account
+    assert again.cost.judging_flops == undisturbed.cost.judging_flops > 0
     assert list(again.candidates) == list(undisturbed.candidates)
     for name, made in again.candidates.items():
         assert jobs.identical(made.model, undisturbed.candidates[name].model)

@@ -229,3 +229,10 @@ def test_odd_numbers_do_no_harm() -> None:
     assert str(treat.section(searched(tried=odd)))
     flat = pd.concat([searched().tried.assign(fixed=0, broken=0)])
     assert str(treat.section(searched(tried=flat)))
+
+
+def test_a_sentence_that_begins_like_a_list_is_none(tmp_path: Any) -> None:
+    text = markdown(write_run(tmp_path, treated(note="+ fixed 9 and broke 2", account=["1. of them", "plain"])))
+    chapter = text[text.index("## Treat") :]
+    assert r"\+ fixed 9 and broke 2" in chapter
+    assert r"1\. of them" in chapter

@@ -166,9 +166,7 @@ def treat(
         return _untouched(case, plan, course.note, course, doubts, left_out)
     patch, undo = _patches(case, course.kept, course.made, course.judged)
     again = repeat(plan, job, course) if twin else None
-    untwinned = (
-        [f"no twin: in another order nothing came of it that is called {course.kept}"] if twin and not again else []
-    )
+    untwinned = ["no twin: what was kept could not be made once more in another order"] if twin and not again else []
     return Treatment(
         plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
         tried=course.judged, note=course.note, account=[*left_out.account, *course.account, *untwinned],

@@ -138,5 +138,7 @@ class Judge:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         begun = perf_counter()
-        yield
-        self._passes, self._seconds = self._passes + 1, self._seconds + perf_counter() - begun
+        try:
+            yield
+        finally:
+            self._passes, self._seconds = self._passes + 1, self._seconds + perf_counter() - begun

@@ -16,6 +16,8 @@ from suture.treatments.crossfit import cross_fit, judged_by_folds
 from suture.treatments.interpolate import mixed
 from suture.treatments.plan import Candidate, Job, Plan, Treated, perform
 
+CYCLE = ", cycle "  # in the name of what a later cycle made
+
 
 @dataclass(frozen=True, eq=False)
 class Course:
@@ -76,7 +78,7 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
             return replace(course, **both, account=[*course.account, said])  # type: ignore[arg-type]
         account = [*course.account, f"cycle {cycle - 1}: {course.note}"]
         note = then.note.replace(then.kept, f"{then.kept}, cycle {cycle}", 1)
-        course = replace(then, **both, kept=f"{then.kept}, cycle {cycle}", note=note, account=[*account, *then.account])  # type: ignore[arg-type]
+        course = replace(then, **both, kept=f"{then.kept}{CYCLE}{cycle}", note=note, account=[*account, *then.account])  # type: ignore[arg-type]
     return course
 
 
@@ -87,8 +89,11 @@ def _with(case: Case, model: nn.Module) -> Case:
 
 
 def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
-    """The candidate that a course kept, made once more with the examples in another order; None where it kept none."""
-    if course.made is None:
+    """The candidate that a course kept, made once more with the examples in another order.
+
+    None where it kept none, where a later cycle made it, and where nothing of that name comes of the other order.
+    """
+    if course.made is None or CYCLE in course.kept:
         return None
     job.say("once more, with the examples in another order …")
     other = replace(job, seed=job.seed + 1, checkpoints=job.checkpoints.below("twin") if job.checkpoints else None)
@@ -97,7 +102,7 @@ def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
 
 
 def _score(course: Course) -> float:
-    name = course.kept.rpartition(", cycle ")[0] or course.kept
+    name = course.kept.rpartition(CYCLE)[0] or course.kept
     found = course.judged[course.judged["candidate"].isin([course.kept, name])]
     return float(found["score"].iloc[-1])
 
@@ -116,7 +121,7 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
                 f"'select' and 'repair' have too few examples that are right to promise that at most {bound:.0%} "
                 f"of such break ({needed} in one of them would do), so the original was kept"
             )
-            return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), Cost(), why)
+            return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), judge.cost, why)
         after, made, right, tested = cross_fit(plan, job, account)
         where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
     treated = perform(plan, job)

@@ -254,7 +254,7 @@ class Plan(BaseModel):
     guards: tuple[AnyGuard, ...] = Field((), description="what holds the training back")
     augment: Augment | None = Field(None, description="what happens to pictures, in place of the recipe's own")
     weights: tuple[float, ...] = Field(
-        (1.0,), min_length=1, description="how far to go from the old weights to the new ones; the best is kept"
+        (1.0,), min_length=1, description="how far to go from the old weights to the new ones, preferred first"
     )
     choose: Choice = Field(Choice(), description="what may be kept")
     cycles: int = Field(1, ge=1, description="times that the result is localized and treated again, while it pays")
@@ -310,7 +310,7 @@ def perform(plan: Plan, job: Job) -> Treated:
     candidates = {
         name if weight == 1 else f"{name} x {weight:g}": replace(made, weight=made.weight * weight)
         for name, made in treated.candidates.items()
-        for weight in sorted(plan.weights, reverse=True)
+        for weight in plan.weights
     }
     return replace(treated, candidates=candidates)
 

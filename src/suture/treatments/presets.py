@@ -32,13 +32,14 @@ _FULL = Plan(name="full", where=Everything())
 _FLAGGED = Plan(name="flagged")
 _BN_AFFINE = Plan(name="bn_affine", where=Norms(), how=FASTER)
 _EARLY_FAST = Plan(name="early_fast", where=Early(), how=FASTER)
+_CANDIDATES = (_EARLY_FAST, _BN_AFFINE, _FLAGGED, _FULL)
 _BOTH = Plan(name="mean", how=Average(plans=(_EARLY_FAST, _BN_AFFINE)))
 
 _PLANS = {
     plan.name: plan
     for plan in (
         # What each is good for differs from case to case; their mean beats each (docs/treatment.md).
-        Plan(name="auto", how=Search(plans=(_EARLY_FAST, _BN_AFFINE, _FLAGGED, _FULL)), choose=BOUNDED),
+        Plan(name="auto", how=Search(plans=_CANDIDATES, most=3), choose=BOUNDED),
         # Table 13: gradient attribution; friction by group; the 30 % and 15 % of entries with the highest friction.
         Plan(name="A", how=PAPER),
         Plan(name="B", where=Ranked(localizer="friction"), how=PAPER),

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,6 +24,9 @@ MEAN = "mean"  # of 2, of 3: the mean of the weights of so many plans
 FIRST = 0.25  # of its epochs, which every plan gets
 KEPT = 0.5  # of the plans go on
 
+Decision = tuple[list[str], list[str], Cost]
+"""Names of the plans that go on, sentences on it, and what judging took."""
+
 
 @METHODS.register("search")
 class Search(Method):
@@ -41,10 +44,13 @@ class Search(Method):
     kind: Literal["search"] = "search"
     reads_places: ClassVar[bool] = False
     plans: tuple[Plan, ...] = Field(min_length=1, description="what is tried, in order of preference")
-    most: int = Field(3, ge=1, description="plans that are tried; later ones stand in for those with nothing to treat")
+    most: int | None = Field(
+        None, ge=1, description="plans that are tried at most; later ones stand in for those with nothing to treat"
+    )
     weights: tuple[float, ...] = Field((0.7, 0.5, 0.3, 1.0), description="how far to go to each, preferred first")
     choose: Choice = Field(
-        Choice(max_regression=0.05, broken_costs=2.0), description="by which the better half is told"
+        Choice(max_regression=0.05, broken_costs=2.0),
+        description="by whose broken_costs the better half is told; its other fields say nothing here",
     )
     budget: float = Field(3.0, gt=0, description="in multiples of one full fine-tuning")
     mean: bool = Field(True, description="whether means of those that were trained to the end are offered too")
@@ -55,6 +61,8 @@ class Search(Method):
         names = [plan.name for plan in plans]
         if len(set(names)) < len(names) or any(name.startswith(f"{MEAN} of ") for name in names):
             raise ValueError(f"plans need different names, and none may be called '{MEAN} of …'")
+        if any(isinstance(plan.how, Search) for plan in plans):
+            raise ValueError("a search holds no other search")
         return plans
 
     def treat(self, job: Job) -> Treated:
@@ -88,8 +96,7 @@ class Search(Method):
         account += [f"{name}: {each.stopped}" for name, each in done.items() if not each.candidates and each.stopped]
         spent = sum(begun[name] for name in done)
         left = {name: prices[name] - begun[name] for name in usable}
-        judge = Judge(job.case, job.case.splits["select"], job.case.model, job.model)
-        going_on, said = self._decided(job, partial(self._halved, judge, usable, left, spent))
+        going_on, said, judging = self._decided(job, partial(self._halved, job, usable, left, spent))
         account += said
         finished = {plan.name: carry_out(plan, job) for plan in plans if plan.name in going_on}
         whole = {name: each for name, each in finished.items() if each.candidates}
@@ -99,14 +106,14 @@ class Search(Method):
             f"{name} is that of the weights of {_listed(list(whole)[:k])}" for k, name in enumerate(together, 2)
         ]
         candidates = self._weighted(together | single)
-        cost = sum((each.cost for each in {**done, **finished}.values()), judge.cost)
+        cost = sum((each.cost for each in {**done, **finished}.values()), judging)
         stopped = next((each.stopped for each in whole.values() if each.stopped), None)
         return Treated(candidates, histories({**done, **finished}), cost, stopped, account)
 
     @staticmethod
     def _means(job: Job, whole: Mapping[str, Treated]) -> dict[str, Candidate]:
         """The means of the first two plans, of the first three, and so on: uniform soups in order of preference."""
-        firsts = [next(iter(each.candidates.values())) for each in whole.values()]
+        firsts = [max(each.candidates.values(), key=lambda made: made.weight) for each in whole.values()]
         if any(each.margin is not None for each in firsts):
             return {}
         models = [mixed(job.model, each.model, each.weight) for each in firsts]
@@ -128,27 +135,25 @@ class Search(Method):
         left_out = [name for name in prices if name not in chosen]
         return chosen, [f"{', '.join(left_out)} did not fit into the budget of {self.budget:g}"] if left_out else []
 
-    def _decided(self, job: Job, decide: Callable[[], tuple[list[str], list[str]]]) -> tuple[list[str], list[str]]:
+    def _decided(self, job: Job, decide: Callable[[], Decision]) -> Decision:
         """What was decided, once: a search that goes on after an interruption finds plans trained further."""
         memory = job.checkpoints.below("halving") if job.checkpoints else None
         if memory is None:
             return decide()
         path = memory.directory / "decision.json"
         if path.exists() and (written := read_json(path))["key"] == memory.key:
-            return written["kept"], written["said"]
-        kept, said = decide()
-        write_json(path, {"key": memory.key, "kept": kept, "said": said})
-        return kept, said
+            return written["kept"], written["said"], Cost(**written["cost"])
+        kept, said, cost = decide()
+        write_json(path, {"key": memory.key, "kept": kept, "said": said, "cost": asdict(cost)})
+        return kept, said, cost
 
-    def _halved(
-        self, judge: Judge, done: Mapping[str, Treated], left: Mapping[str, float], spent: float
-    ) -> tuple[list[str], list[str]]:
+    def _halved(self, job: Job, done: Mapping[str, Treated], left: Mapping[str, float], spent: float) -> Decision:
         """The plans that go on to their end, best first, and what was decided, in words."""
         if spent + sum(left.values()) <= self.budget:
-            return list(done), [f"all of {', '.join(done)} were trained to the end"] if done else []
+            return list(done), [f"all of {', '.join(done)} were trained to the end"] if done else [], Cost()
         # A quarter of a training is ranked by what it does, not by what may be promised of it.
         choice = self.choose.model_copy(update={"max_regression": None})
-        scores = {}
+        scores, judge = {}, Judge(job.case, job.case.splits["select"], job.case.model, job.model)
         for name, each in done.items():
             judged = judge_all(self._weighted(each.candidates), choice, judge)
             scores[name] = float(judged.loc[judged["candidate"] != NONE, "score"].max())
@@ -159,7 +164,7 @@ class Search(Method):
                 kept.append(name)
                 spent += left[name]
         told = ", ".join(f"{name} {scores[name]:+g}" for name in order)
-        return kept, [f"after a quarter of the epochs the scores were {told}; {', '.join(kept)} went on"]
+        return kept, [f"after a quarter of the epochs the scores were {told}; {', '.join(kept)} went on"], judge.cost
 
     def _weighted(self, made: Mapping[str, Candidate]) -> dict[str, Candidate]:
         return {

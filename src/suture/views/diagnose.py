@@ -199,7 +199,7 @@ def _most_often(result: Diagnosis) -> str:
         said += f", where chance alone would give {by_chance}"
     if beyond:
         return f"Most clearly beyond chance, {said} (p = {p_value(row['p_chance'])})."
-    return f"Most often {said}{'; no pair is more frequent than chance' if tested else ''}."
+    return f"Most often {said}{'; no pair is clearly more frequent than chance' if tested else ''}."
 
 
 def _one_answer(result: Diagnosis) -> str:

@@ -1,5 +1,6 @@
 """A run as the page, for other programs as JSON, for pull requests as Markdown, and for CI as JUnit XML."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,10 @@ def _listed(sentences: list[str]) -> list[str]:
     """A paragraph, or an item each of a list."""
     if not sentences:
         return []
-    return [escaped(sentences[0]), ""] if len(sentences) == 1 else [*(f"- {escaped(said)}" for said in sentences), ""]
+    said = [
+        re.sub(r"^(\d*)([-+.)])(?= )", r"\1\\\2", escaped(sentence)) for sentence in sentences
+    ]  # no list of its own
+    return [said[0], ""] if len(said) == 1 else [*(f"- {each}" for each in said), ""]
 
 
 def _warned(done: Finished) -> list[str]:

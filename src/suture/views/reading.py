@@ -32,7 +32,7 @@ def terms_of_several(runs: Iterable[Finished]) -> frozenset[str]:
     found = set[str]()
     for run in runs:
         found |= {"moves", "verdict"} if run.verify else set()
-        found |= _diagnosed(run.diagnose) & {"chance", "group", "causes"}
+        found |= _diagnosed(run.diagnose) & {"chance", "causes"}
     return frozenset(found)
 
 

@@ -137,11 +137,11 @@ def took(result: Treatment) -> str:
     if not (c.full_flops and _several_trainings(result.history)):
         return f"{spent}."
     full = c.full_flops / c.epochs * STANDARD.epochs
-    return (
-        f"{spent}, as much computing as {number(c.flops / full, 2)} full fine-tunings of {STANDARD.epochs} epochs; and "
-        f"{number(c.judging_flops / full, 2)} of one, {seconds(c.judging_seconds)}, to judge "
-        f"{several(_judged(result), 'candidate')}."
-    )
+    trained = f"{spent}, as much computing as {number(c.flops / full, 2)} full fine-tunings of {STANDARD.epochs} epochs"
+    if not c.judging_flops:
+        return f"{trained}."
+    judged = f"{number(c.judging_flops / full, 2)} of one, {seconds(c.judging_seconds)}"
+    return f"{trained}; and {judged}, to judge {several(_judged(result), 'candidate')}."
 
 
 def _judged(result: Treatment) -> int:
