@@ -120,8 +120,8 @@ def test_the_pair_that_is_surest_to_be_beyond_chance_goes_first() -> None:
 def test_where_chance_explains_every_pair_that_is_said() -> None:
     rows = [("1", "8", 18, 15.0, 0.9), ("2", "7", 12, 11.0, 1.0)]
     assert diagnose.opening(found(**confused(rows))).startswith(
-        "Most often 1 is taken for 8: 18 of 30 errors, where chance alone would give 15; no pair is clearly more frequent "
-        "than chance."
+        "Most often 1 is taken for 8: 18 of 30 errors, where chance alone would give 15; no pair is clearly more "
+        "frequent than chance."
     )
     older = found(**confused(rows))
     older = replace(older, confusion=older.confusion.drop(columns="p_chance"))
