@@ -38,7 +38,7 @@ _BOTH = Plan(name="mean", how=Average(plans=(_EARLY_FAST, _BN_AFFINE)))
 _PLANS = {
     plan.name: plan
     for plan in (
-        # What each is good for differs from case to case; part of the way to their mean breaks least (docs/treatment.md).
+        # What each is good for differs from case to case; part of the way to their mean breaks least.
         Plan(name="auto", how=Search(plans=_CANDIDATES, most=3), choose=BOUNDED),
         # Table 13: gradient attribution; friction by group; the 30 % and 15 % of entries with the highest friction.
         Plan(name="A", how=PAPER),
