@@ -92,6 +92,14 @@ def test_a_spec_that_names_nothing(spec: str) -> None:
     refused(InvalidArgumentError, lambda: load_object(spec), f"'{spec}' names no object", "FILE.py:NAME")
 
 
+def test_a_file_is_executed_once_until_it_changes(code: Callable[..., str]) -> None:
+    path = code("things = []\nthings.append(1)\n")
+    first = load_object(f"{path}:things")
+    assert load_object(f"{path}:things") is first == [1]
+    code("things = [2]\n")
+    assert load_object(f"{path}:things") == [2]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused(MissingFileError, lambda: load_object(f"{tmp_path}/absent.py:net"), f"no file {tmp_path}/absent.py")
 

@@ -37,6 +37,29 @@ def test_a_name_is_not_taken_twice(shapes: Registry[int]) -> None:
     assert shapes["line"] == 2
 
 
+def test_a_function_or_class_that_is_defined_once_more_takes_its_own_place() -> None:
+    registry: Registry[object] = Registry("thing")
+
+    def cell(version: int) -> object:  # as a notebook's cell that is run again
+        def score() -> int:
+            return version
+
+        class Score: ...
+
+        registry.register("class")(Score)
+        return registry.register("function")(score)
+
+    first, second = cell(1), cell(2)
+    assert registry["function"] is second is not first
+    assert list(registry) == ["class", "function"]
+
+    def score() -> int:  # of the same name, and from somewhere else
+        return 3
+
+    with pytest.raises(InvalidArgumentError, match="'function' exists already"):
+        registry.register("function")(score)
+
+
 @pytest.mark.parametrize(("name", "meant"), [("circel", "circle"), ("Line", "line"), ("triangles", "triangle")])
 def test_a_near_miss_is_answered_with_the_name(shapes: Registry[int], name: str, meant: str) -> None:
     with pytest.raises(UnknownNameError) as caught:

@@ -125,6 +125,12 @@ class Case:
             repr(self.image),
         )
 
+    def replace(self, **changes: Any) -> "Case":
+        """A case with other attributes; everything else is shared, and this one stays as it is."""
+        twin = copy.copy(self)
+        vars(twin).update(changes)
+        return twin
+
     def outcomes(self, split: str | Split, model: nn.Module | None = None) -> Outcomes:
         """What a model, by default the case's, does on a split, in eval mode; see `suture.tasks.evaluate`.
 

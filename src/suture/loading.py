@@ -40,6 +40,7 @@ HARMLESS = re.compile(r"collections\.OrderedDict$|torch\._utils\.|torch\.\w+Stor
 LEGACY_PICKLES = 4  # that a torch file before 1.6 begins with
 
 T = TypeVar("T")
+_LOADED: dict[tuple[Path, bytes], ModuleType] = {}  # by path and text
 
 
 def load_object(spec: str) -> Any:
@@ -70,12 +71,17 @@ def source_of(spec: str) -> str:
 
 
 def _load_file(path: str) -> ModuleType:
+    """The module of a file, executed once as long as it says the same: what it registers cannot be registered twice."""
+    key = (Path(path).resolve(), Path(path).read_bytes())
+    if key in _LOADED:
+        return _LOADED[key]
     spec = importlib.util.spec_from_file_location(f"suture_user_{Path(path).stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses and pickling look their module up
     spec.loader.exec_module(module)
+    _LOADED[key] = module
     return module
 
 
@@ -335,8 +341,15 @@ def _tops(names: Mapping[str, Tensor]) -> str:
     return ", ".join(tops[:8]) + (" …" if len(tops) > 8 else "")
 
 
-def load_data(path: str | Path, image: ImageFormat | None = None, *, skip_bad: bool = False) -> Any:
+def load_data(
+    path: str | Path, image: ImageFormat | None = None, *, skip_bad: bool = False, one_class: bool = False
+) -> Any:
     """Data by name: a folder of class folders, a zip of one, or ``FILE.py:FUNC``.
+
+    Args:
+        image: how pixels become inputs.
+        skip_bad: leave out pictures that cannot be read.
+        one_class: whether a single class will do, so that nothing is said of it.
 
     Returns:
         A data set of (input, target) pairs, or what FUNC returns: a data set or a dict of the splits
@@ -354,7 +367,7 @@ def load_data(path: str | Path, image: ImageFormat | None = None, *, skip_bad: b
     if not Path(path).exists():
         raise MissingFileError(f"there is no data at {path}")
     folder = ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)
-    if len(folder.classes) == 1:
+    if len(folder.classes) == 1 and not one_class:
         warnings.warn(
             f"{path} has one class, '{folder.classes[0]}', and a network cannot be judged on one class; if that is the "
             "wrong level, name the folder that holds the class folders",

@@ -227,7 +227,8 @@ def run(
     Raises:
         RunError: the directory belongs to another case, or another process works in it.
     """
-    plan = checked(plan, until, redo, case.protocol)
+    check_stages(until, redo)
+    plan = load_plan(plan, case.protocol)
     if isinstance(plan.where, Groups):
         known_groups(case.groups, plan.where.names)
     for split in SPLITS:
@@ -255,17 +256,15 @@ def run(
     return results
 
 
-def checked(plan: str | Plan, until: str | None = None, redo: str | None = None, protocol: str = "split") -> Plan:
-    """The plan that is meant, once the stages that are named exist: said before anything is loaded.
+def check_stages(*stages: str | None) -> None:
+    """Refuse a stage that there is not.
 
     Raises:
         InvalidArgumentError: no such stage.
-        UnknownNameError: no such plan.
     """
-    for stage in (until, redo):
+    for stage in stages:
         if stage is not None and stage not in STAGES:
             raise InvalidArgumentError(f"there is no stage '{stage}'; {suggest(stage, list(STAGES))}")
-    return load_plan(plan, protocol)
 
 
 def open_run(

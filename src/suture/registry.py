@@ -1,8 +1,9 @@
 """Name → thing, with "did you mean": how localizers, tasks, treatments and causes are extended."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from suture.errors import InvalidArgumentError, UnknownNameError
 
@@ -22,6 +23,8 @@ def suggest(name: str, known: list[str]) -> str:
 
 class Registry(Mapping[str, T]):
     """A mapping that is filled by decorating and that refuses to be overwritten.
+
+    A class or function that is defined once more, as when a notebook's cell is run again, takes its own place.
 
     >>> shapes = Registry("shape")
     >>> @shapes.register("circle")
@@ -43,7 +46,7 @@ class Registry(Mapping[str, T]):
         """
 
         def add(thing: T) -> T:
-            if name in self._things:
+            if name in self._things and not _redefined(self._things[name], thing):
                 raise InvalidArgumentError(f"a {self.kind} called '{name}' exists already; choose another name")
             self._things[name] = thing
             return thing
@@ -64,3 +67,12 @@ class Registry(Mapping[str, T]):
 
     def __len__(self) -> int:
         return len(self._things)
+
+
+def _redefined(old: Any, new: Any) -> bool:
+    """Whether both are the class or function of one place."""
+    places = [
+        (getattr(thing, "__module__", None), getattr(thing, "__qualname__", None))
+        for thing in map(inspect.unwrap, (old, new))
+    ]
+    return places[0] == places[1] and None not in places[0]

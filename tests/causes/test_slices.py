@@ -213,7 +213,7 @@ def test_numbers_are_cut_into_quarters_and_gaps_have_a_name() -> None:
     assert found[found["column"] == "iso"]["value"].tolist() == ["missing"]
     row = found[found["column"] == "iso"].iloc[0]
     assert (row["count"], row["n"], row["share_outside"]) == (50, 50, 0.0)
-    assert row["text"] == "50 of 50 have iso = missing, against 0% elsewhere"
+    assert row["text"] == "50 of 50 have iso = missing, against 0 % elsewhere"
     p = fisher_exact([[50, 0], [0, 150]], alternative="greater").pvalue
     assert p <= row["p"] <= 200 * p
 

@@ -113,7 +113,7 @@ def test_crops_that_lose_much_of_a_picture_are_warned_about(tmp_path: Path, caps
             line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: [augment] pad = 2 is")
         ]
         assert len(said) == lines
-        assert all("may keep as little as 56% of one" in line for line in said)
+        assert all("may keep as little as 56 % of one" in line for line in said)
 
 
 def test_a_training_that_diverges_ends_with_2_and_says_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

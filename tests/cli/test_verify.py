@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from suture.stats import percent
 from tests import toys
 from tests.cli.conftest import Suture, Toy, digests
 
@@ -59,7 +60,7 @@ def test_verify_of_a_patch_for_a_model_that_brings_its_weights(suture: Suture, f
         (["--require", "better"], 0, ""),
         (["--max-regression", "1"], 0, ""),
         (["--require", "better", "--max-regression", "0.5"], 0, ""),
-        (["--max-regression", "0"], 3, "at most 0.0% is allowed, which no number of examples can promise"),
+        (["--max-regression", "0"], 3, "at most 0.0 % is allowed, which no number of examples can promise"),
     ],
     ids=["better", "lax", "both", "strict"],
 )
@@ -118,7 +119,7 @@ def test_the_bound_is_what_is_promised_and_not_the_rate(suture: Suture, finished
     assert rate < bound
     between = suture("verify", finished, "--max-regression", (rate + bound) / 2)
     assert between.code == 3
-    assert f"({rate:.1%}), and a regression rate up to {bound:.1%} cannot be ruled out" in between.error
+    assert f"({percent(rate)}), and a regression rate up to {percent(bound)} cannot be ruled out" in between.error
     assert suture("verify", finished, "--max-regression", bound).code == 0
 
 
@@ -130,7 +131,7 @@ def test_too_few_examples_for_any_promise_are_said_with_the_number_needed(
     words = words_of(toy, finished / "treat" / "patch.safetensors")[:-1]
     answer = suture(*words, f"{few}:few", "--max-regression", "0.05")
     assert answer.code == 3
-    assert "at most 5.0% is allowed, which takes at least 59 right examples, none of them broken" in answer.error
+    assert "at most 5.0 % is allowed, which takes at least 59 right examples, none of them broken" in answer.error
 
 
 def test_a_repair_that_changes_nothing_keeps_any_promise(suture: Suture, finished: Path) -> None:

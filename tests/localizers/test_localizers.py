@@ -75,7 +75,7 @@ def test_a_localizer_of_ones_own_is_a_function_and_a_line() -> None:
     try:
         assert LOCALIZERS["position for a test"](evidence("norms")).idxmax() == "head"
         with pytest.raises(InvalidArgumentError, match="exists already"):
-            localizer("position for a test")(position)
+            localizer("position for a test")(lambda found: found.size)
     finally:
         del LOCALIZERS._things["position for a test"]
 

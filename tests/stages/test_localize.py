@@ -18,6 +18,7 @@ from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
 from suture.patch import base_sha256, canonical_state
 from suture.stages import localize as stage
+from suture.stats import percent
 from tests import toys, zoo
 
 
@@ -67,7 +68,7 @@ def test_what_exceeds_its_null_stands_out_with_the_share_of_resamples(monkeypatc
     found = suture.localize(toys.case(), rule="exceeds_null")
     assert (found.top, found.confidence, found.flagged) == ("norm", 0.9, ["first", "norm"])
     share = found.scores["grad_norm"]["norm"] / found.scores["grad_norm"].sum()
-    assert f"{share:.1%} on errors" in found.why
+    assert f"{percent(share)} on errors" in found.why
 
 
 def test_what_exceeds_its_null_surely_but_not_by_most_does_not_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:

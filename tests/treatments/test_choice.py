@@ -16,7 +16,7 @@ from torch import nn
 import suture
 from suture.errors import InvalidArgumentError
 from suture.patch.routed import Routed
-from suture.stats import upper_bound
+from suture.stats import flips, upper_bound
 from suture.tasks import evaluate
 from suture.treatments import Candidate, Choice, Everything, Job, Judge, Plan, best_of, judge_all, mixed
 from suture.treatments.choice import COLUMNS, table
@@ -130,7 +130,7 @@ def test_the_judge_counts_what_a_network_of_known_answers_does() -> None:
     for i in before.correct[:3]:
         answers[i] = (split.strata[i] + 1) % 3  # type: ignore[operator]
     judge = Judge(case, split, case.model)
-    moves = judge.moves(jobs.at(jobs.constant(case, answers)))
+    moves = flips(judge.right, judge.verdicts(jobs.at(jobs.constant(case, answers))))
     assert (moves.fixed, moves.broken, moves.n) == (4, 3, len(split))
     found = judge_all({"known": jobs.at(jobs.constant(case, answers))}, Choice(), judge)
     assert found[["fixed", "broken", "net"]].to_numpy().tolist() == [[0, 0, 0], [4, 3, 1]]
@@ -151,7 +151,7 @@ def test_a_network_without_finite_losses_is_wrong_everywhere() -> None:
     with torch.no_grad():
         broken.last.bias.fill_(float("inf"))
     judge = Judge(case, case.splits["select"], case.model)
-    moves = judge.moves(Candidate(broken))
+    moves = flips(judge.right, judge.verdicts(Candidate(broken)))
     assert (moves.fixed, moves.broken) == (0, int(judge.right.sum()))
     assert best_of(judge_all({"broken": Candidate(broken)}, Choice(), judge)) == "none"
 

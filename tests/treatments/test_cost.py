@@ -88,7 +88,7 @@ def test_an_estimate_is_in_the_measure_of_the_cost() -> None:
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [(0.5, "50% of the same"), (0.9, "cannot be much cheaper"), (1.0, "100% of the same"), (0.0, "0% of the same")],
+    [(0.5, "50 % of the same"), (0.9, "cannot be much cheaper"), (1.0, "100 % of the same"), (0.0, "0 % of the same")],
 )
 def test_an_estimate_in_words(share: float, words: str) -> None:
     said = str(Estimate(12.4, share * 100, 100.0))

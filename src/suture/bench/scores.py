@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from suture.stats import wilson
+from suture.stats import percent, wilson
 from suture.views import style
 
 Row = Mapping[str, Any]
@@ -157,7 +157,7 @@ def chapter(table: Sequence[Score], rows: Sequence[Row]) -> str:
         ]
         parts.append(f"## Does treating the named group pay?\n\n{agree}\n\n" + _pipes(head, lines))
     if healthy:
-        head = ["network", "record", "localizer", "looks", "false alarms [95 %]", f"at most {ALARMS:.0%}"]
+        head = ["network", "record", "localizer", "looks", "false alarms [95 %]", f"at most {percent(ALARMS, 0)}"]
         lines = [
             [s.network, s.record, s.localizer, str(s.n), _interval(s.alarms, s.alarms_low, s.alarms_high),
              "yes" if (s.alarms or 0) <= ALARMS else "no"]

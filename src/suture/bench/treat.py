@@ -33,6 +33,9 @@ from suture.treatments import (
     perform,
 )
 from suture.treatments.choice import NONE, table
+from suture.treatments.course import is_small
+from suture.treatments.crossfit import cross_fit
+from suture.treatments.where import Ranked
 
 Row = dict[str, Any]
 RESPLITS = 300
@@ -44,11 +47,13 @@ def _full(name: str, **changes: object) -> Plan:
     return Plan(name=name, where=Everything(), how=FineTune(recipe=recipe))
 
 
-# Does the schedule of the momentum matter, or only the effective learning rate that it leads to? Each is the plan
+# The first treats, in the way of the preset `flagged`, the groups that the paper's rule flags. The others ask: does
+# the schedule of the momentum matter, or only the effective learning rate that it leads to? Each is the plan
 # `full` with another optimizer. At 0.01 critical momentum has an effective rate of 0.05, `full` at 0.003 one of 0.03.
-MOMENTA = {
+PLANS = {
     plan.name: plan
     for plan in (
+        Plan(name="paper groups", where=Ranked(localizer="grad_norm", rule="above_median")),
         _full("critical", lr=0.01, lr_min=1e-4, momentum="critical"),
         _full("matched", lr=0.01, lr_min=1e-4, momentum=0.9, match_effective_lr=True),
         _full("momentum 0.9", lr=0.01, lr_min=1e-4),
@@ -76,7 +81,7 @@ def cell(
 
     Args:
         network: a name in ``suture.bench.networks.NETWORKS``.
-        plan: a name in ``suture.treatments.PRESETS`` or `MOMENTA`; ``"true"`` fine-tunes the damaged group alone and
+        plan: a name in ``suture.treatments.PRESETS`` or `PLANS`; ``"true"`` fine-tunes the damaged group alone and
             ``"localizer"`` the one that Localize names, in the way of the preset ``flagged``.
         seed: draws the splits, and the fault.
         shift: a name in ``suture.bench.natural.SHIFTS``; all examples are shifted alike.
@@ -167,12 +172,14 @@ def _plan(name: str, planted: str | None, found: Localization, subject: Subject)
         if group is None:
             return None
         return load_plan("flagged").model_copy(update={"name": name, "where": Groups(names=(group,)), **augment})
-    plan = MOMENTA[name] if name in MOMENTA else load_plan(name)
+    plan = PLANS[name] if name in PLANS else load_plan(name)
     return plan.model_copy(update=augment)
 
 
 def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoints | None) -> Row:
     """What the plan's rule keeps when `select` and `verify` are drawn anew from both together, 300 times.
+
+    Where `select` is too small, the parts of `repair` are judged beside each draw of it, as Treat does.
 
     Columns: the mean net on the new `verify` per 1,000 examples, fixed : broken over all draws, the share of draws that
     keep nothing, and the share in which more breaks than was promised; ``highest_net`` and ``highest_ratio`` are the
@@ -182,6 +189,7 @@ def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoi
         case, case.model, plan.where.places(case, found.flagged), found.flagged, plan.name, plan.guards, plan.augment,
         checkpoints, case.seed,
     )  # fmt: skip
+    folds = cross_fit(plan, job) if is_small(plan, job, always=False) else None
     made = perform(plan, job).candidates
     judges = [Judge(case, case.splits[name], case.model) for name in ("select", "verify")]
     right = np.concatenate([judge.right for judge in judges])
@@ -191,7 +199,10 @@ def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoi
     for _ in range(RESPLITS):
         order = generator.permutation(len(right))
         seen, unseen = order[:select], order[select:]
-        judged = table({name: verdicts[seen] for name, verdicts in after.items()}, made, plan.choose, right[seen])
+        known, before = {name: verdicts[seen] for name, verdicts in after.items()}, right[seen]
+        if folds is not None:
+            known, before = folds.with_others(known, before)
+        judged = table(known, made, plan.choose, before)
         for switch_se, rows in draws.items():
             name = best_of(judged, switch_se)
             kept = flips(right[unseen], after.get(name, right)[unseen])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from suture.splits import writable
-from suture.stats import ALPHA, holm
+from suture.stats import ALPHA, holm, percent
 
 LEAST = 3  # examples with a value; fewer make no pattern, whoever has them
 MOST_NUMBERS = 10  # distinct numbers that are taken one by one; more are cut into quarters
@@ -70,4 +70,4 @@ def _counted(has: NDArray[np.bool_], members: NDArray[np.bool_]) -> tuple[int, i
 
 def _sentence(row: Mapping[Any, Any]) -> str:
     had = f"{row['count']} of {row['n']} have {row['column']} = {row['value']}"
-    return f"{had}, against {row['share_outside']:.0%} elsewhere"
+    return f"{had}, against {percent(row['share_outside'], 0)} elsewhere"

@@ -36,12 +36,15 @@ def demo(
 
     Example: suture demo --out demo-run
     """
+    import torch
+
     from suture.asked import Asked
     from suture.claim import refuse_strangers
     from suture.cli.repair import show_summary
     from suture.demo import FORMAT, prepare
     from suture.pipeline import run
 
+    torch.set_num_threads(1)  # more are no faster on so small a network, and would train another one
     refuse_strangers(out)  # before seconds of training
     typer.echo("Clean digits are learnt, then blurred and noisy ones are met. The same by hand:", err=True)
     weights, history, plan = (out / "model" / n for n in ("weights.safetensors", "history.csv", "plan.toml"))

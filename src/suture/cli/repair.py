@@ -26,7 +26,7 @@ from suture.cli.options import (
 )
 from suture.cli.patches import report_patch
 from suture.cli.verify import check_require, gate, verify, write_junit
-from suture.cli.words import check_names, check_plan, groups_of, memory_of, names, numbers
+from suture.cli.words import check_names, check_plan, groups_of, memory_of, model_of, names, numbers
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
 
@@ -94,17 +94,20 @@ def run(
 
     Example: suture run --model model.py:net --weights w.safetensors --data photos.zip --size 32 --out run
     """
-    check_plan(plan)
+    check_plan(plan, model)
     from suture.asked import Asked
     from suture.errors import InvalidArgumentError
-    from suture.pipeline import checked
+    from suture.pipeline import check_stages
     from suture.pipeline import run as run_pipeline
-    from suture.treatments import within
+    from suture.treatments import Plan, load_plan, within
+
+    def chosen() -> Plan:  # once the model's code is there, which may register plans, methods and localizers
+        check_names(localizers, rule)
+        return within(load_plan(plan, protocol), budget)
 
     check_require(require)
-    check_names(localizers, rule)
+    check_stages(until, redo)
     memory = memory_of("--max-memory", max_memory)
-    chosen = within(checked(plan, until, redo, protocol), budget)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     if junit is not None and until not in (None, "verify"):
@@ -116,7 +119,7 @@ def run(
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     results = run_pipeline(
-        asked.case(), out, history=history, localizers=names(localizers), rule=rule, plan=chosen, twin=twin,
+        asked.case(chosen), out, history=history, localizers=names(localizers), rule=rule, plan=chosen(), twin=twin,
         exclude_suspects=exclude_suspects, until=until, redo=redo, asked=asked, say=_say, max_memory=memory,
         causes=causes,
     )  # fmt: skip
@@ -150,13 +153,16 @@ def localize(
     from suture.rundir import write_atomic
     from suture.views.targets import FILES
 
-    check_names(localizers, rule)
     memory = memory_of("--max-memory", max_memory)
     if export is not None and export not in FILES:
         raise InvalidArgumentError(f"no export is called '{export}'; {suggest(export, list(FILES))}")
     if out is not None and export is None:
         raise InvalidArgumentError("--out goes with --export, which writes the file")
-    this, result = _staged(run, lambda this: this.localize(names(localizers), rule, memory))
+    this, result = _staged(
+        run,
+        lambda this: this.localize(names(localizers), rule, memory),
+        check=lambda: check_names(localizers, rule),
+    )
     if export is not None:
         made = result.export(export, this.case.model)
         path = out or run / FILES[export]
@@ -185,7 +191,7 @@ def treat(
 
     Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
     """
-    check_plan(plan)
+    check_plan(plan, model_of(run))
     from suture.stages.treat import SUSPECTS
     from suture.treatments import load_plan, within
 
@@ -193,7 +199,7 @@ def treat(
     _stage(
         run,
         lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), exclude=exclude, twin=twin),
-        check=lambda: load_plan(plan),
+        check=lambda: within(load_plan(plan), budget),
     )
 
 

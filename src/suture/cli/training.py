@@ -66,6 +66,7 @@ def train(
     from suture.loading import load_data, load_model, load_task
     from suture.rundir import fingerprint
     from suture.stages.scan import scan
+    from suture.stats import percent
     from suture.training import fit
     from suture.training.presets import load_recipe
 
@@ -100,7 +101,9 @@ def train(
         _print(scan(load_history(result.log)).table())
         last = result.history.iloc[-1]
         accuracy = last.get("test_accuracy", last["accuracy"])
-        typer.echo(f"{result.weights}: epoch {last['epoch']:.0f}, loss {last['loss']:.4f}, accuracy {accuracy:.2%}")
+        typer.echo(
+            f"{result.weights}: epoch {last['epoch']:.0f}, loss {last['loss']:.4f}, accuracy {percent(accuracy, 2)}"
+        )
     if result.stopped:
         raise NonFiniteError(result.stopped)
 

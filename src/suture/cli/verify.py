@@ -115,7 +115,7 @@ def _data(name: str | None, asked: "Asked") -> Any:
     """The untouched data, read as the others are."""
     from suture.loading import load_data
 
-    return load_data(name, asked.image, skip_bad=asked.skip_bad) if name is not None else None
+    return load_data(name, asked.image, skip_bad=asked.skip_bad, one_class=True) if name is not None else None
 
 
 def gate(result: "Verification", require: str | None, max_regression: float | None) -> None:

@@ -10,8 +10,11 @@ PLANS = (
 )  # fmt: skip
 
 
-def check_plan(plan: str) -> None:
+def check_plan(plan: str, model: str) -> None:
     """Say that there is no such plan, or no TOML in its file, before anything heavy is imported.
+
+    Args:
+        model: as ``--model`` names it; where its code may register plans, only that code can tell.
 
     Raises:
         UnknownNameError: no plan of that name.
@@ -25,8 +28,34 @@ def check_plan(plan: str) -> None:
     if plan == "default" or plan in PLANS:
         return
     if not plan.endswith(".toml"):
+        if _may_register(model):
+            return
         raise UnknownNameError(f"no plan and no TOML file is called '{plan}'; {suggest(plan, list(PLANS))}")
     toml_in(Path(plan))
+
+
+def model_of(run: Path) -> str:
+    """What a run's ``--model`` was; empty where there is no telling, which is said when the run is opened."""
+    from contextlib import suppress
+
+    from suture.errors import SutureError
+    from suture.rundir import RunDir, read_json
+
+    with suppress(SutureError, OSError, KeyError, TypeError):
+        return str(read_json(RunDir(run).case_file)["asked"]["model"])
+    return ""
+
+
+def _may_register(model: str) -> bool:
+    """Whether code of a user's own, as a model's spec names it, mentions suture; it is not imported for that."""
+    from importlib.util import find_spec
+
+    where = model.rpartition(":")[0]
+    try:
+        found = Path(where) if where.endswith(".py") else Path(getattr(find_spec(where), "origin", None) or "")
+        return found.is_file() and "suture" in found.read_text()
+    except (ImportError, ValueError, OSError):  # nothing there, or nothing that can be read: said later
+        return False
 
 
 def check_names(localizers: str, rule: str) -> None:

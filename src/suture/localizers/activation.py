@@ -20,6 +20,7 @@ from suture.localizers.registry import Finding, localizer
 from suture.localizers.sites import Site, channel_mismatch, concentration
 from suture.localizers.tail import GAIN, refit
 from suture.localizers.walk import CHUNK, FEWEST, FLOOR, Walk, first_of, take_walk, together
+from suture.stats import percent
 from suture.tasks import batches
 
 FEW = 0.1  # concentration below which a mismatch is that of a few channels
@@ -125,7 +126,7 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
     if healed:
         top = max(healed, key=lambda group: fits[group].gain)
         gain = fits[top].gain
-        why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {gain:.0%}."
+        why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {percent(gain, 0)}."
         return Finding(scores, top, agree, why)
     return Finding(scores, None, agree, "No activation is further from its record than a mild input shift takes it.")
 

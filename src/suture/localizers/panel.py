@@ -14,6 +14,7 @@ from suture.localizers.intervals import FEWEST, Draws, blocks, bounds, excess, f
 from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
 from suture.localizers.registry import Finding, Localizer, Reads
+from suture.stats import percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +137,8 @@ class Panel:
         if min(ours.min(), theirs.min()) < 0:
             return f"Its {self.first} is {ours[top]:.3g} on errors and {theirs[top]:.3g} {there}."
         return (
-            f"Its share of {self.first} is {ours[top] / ours.sum():.1%} on errors and {theirs[top] / theirs.sum():.1%} "
-            f"{there}."
+            f"Its share of {self.first} is {percent(ours[top] / ours.sum())} on errors and "
+            f"{percent(theirs[top] / theirs.sum())} {there}."
         )
 
     def _why_none(self) -> str:

@@ -63,6 +63,10 @@ class Localizer:
     reads: Reads = "gradients"
     needs: Literal["reference"] | None = field(default=None)
 
+    @property
+    def __wrapped__(self) -> "Callable[[Evidence], pd.Series | Finding]":
+        return self.function
+
     def __call__(self, evidence: "Evidence") -> pd.Series:
         """The scores of every group, in the order of the groups."""
         return self.find(evidence).scores

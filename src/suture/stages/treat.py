@@ -1,6 +1,5 @@
 """Treat: repair a copy by a plan, keep what does best on examples it was not trained on, as a patch (section 5.5)."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +16,7 @@ from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, c
 from suture.splits import Splits, writable
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
+from suture.stats import percent
 from suture.training import Checkpoints
 from suture.treatments import (
     Candidate,
@@ -185,8 +185,8 @@ def _without(case: Case, exclude: Exclude | None) -> tuple[Case, LeftOut]:
     for name, positions in kept.items():
         if not positions:
             raise DataError(f"no example of '{name}' would be left to treat with; exclude fewer")
-    reduced = copy.copy(case)
-    reduced.splits = Splits(case.splits | {name: case.splits[name].only(part) for name, part in kept.items()})
+    fewer = {name: case.splits[name].only(part) for name, part in kept.items()}
+    reduced = case.replace(splits=Splits(case.splits | fewer))
     n = sum(map(len, out.values()))
     counts = " and ".join(f"{len(out[name])} of {len(case.splits[name])} examples of '{name}'" for name in out)
     if not suspected:
@@ -228,16 +228,15 @@ def _errors_lost(case: Case, out: dict[str, set[int]]) -> str:
         wrong, lost = wrong + len(errors), lost + len(errors & {case.splits[name].indices[i] for i in positions})
     n = sum(map(len, out.values()))
     return (
-        f"the {n} examples left out are {lost / max(wrong, 1):.0%} of the model's errors on 'repair' and 'select'; "
-        "where it fails for another reason than wrong labels, these are what a repair learns from, so look at them"
+        f"the {n} examples left out are {percent(lost / max(wrong, 1), 0)} of the model's errors on 'repair' and "
+        "'select'; where it fails for another reason than wrong labels, these are what a repair learns from, so look "
+        "at them"
     )
 
 
 def _flagged_in(case: Case, model: nn.Module) -> list[str]:
     """The groups that Localize flags in a network on the same examples."""
-    twin = copy.copy(case)
-    twin.model = model
-    return localize(twin).flagged
+    return localize(case.replace(model=model)).flagged
 
 
 def _patches(case: Case, name: str, made: Candidate, judged: pd.DataFrame) -> tuple[Patch, Patch]:

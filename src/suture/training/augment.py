@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture.images import ImageFormat
+from suture.stats import percent
 
 
 class Augment(BaseModel):
@@ -33,7 +34,7 @@ class Augment(BaseModel):
         kept = max(1 - self.pad / height, 0) * max(1 - self.pad / width, 0)
         return (
             f"[augment] pad = {self.pad} is a quarter or more of the side of pictures of {width}x{height}, so that a "
-            f"crop may keep as little as {kept:.0%} of one; an eighth is usual"
+            f"crop may keep as little as {percent(kept, 0)} of one; an eighth is usual"
         )
 
     def apply(self, inputs: Any, generator: torch.Generator, image: ImageFormat | None = None) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from suture.case import Case
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.splits import Split
-from suture.stats import Flips, flips, upper_bound
+from suture.stats import flips, upper_bound
 from suture.tasks import batches, forward
 from suture.treatments.cost import Cost, forward_flops
 from suture.treatments.interpolate import mixed
@@ -113,10 +113,6 @@ class Judge:
             self._sure = self._confidence(self._old)[1]
         right, sure = self._confidence(model)
         return np.where(sure - self._sure > made.margin, right, self.right)
-
-    def moves(self, made: Candidate) -> Flips:
-        """What it fixed and broke."""
-        return flips(self.right, self.verdicts(made))
 
     def _verdicts(self, model: nn.Module) -> NDArray[np.bool_]:
         with self._counted():

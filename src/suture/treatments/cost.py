@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suture.case import Case
 from suture.splits import Split
+from suture.stats import percent
 from suture.tasks import batches, forward
 
 
@@ -85,7 +86,7 @@ class Estimate:
 
     def __str__(self) -> str:
         share = self.flops / self.full_flops if self.full_flops else 0.0
-        words = f"about {self.seconds:.0f} s, {share:.0%} of the same epochs of full fine-tuning"
+        words = f"about {self.seconds:.0f} s, {percent(share, 0)} of the same epochs of full fine-tuning"
         if ALMOST_ALL < share < 1:
             words += " (gradients have to reach early layers, so it cannot be much cheaper)"
         return words

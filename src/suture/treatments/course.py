@@ -1,6 +1,5 @@
 """A course of treatment: a plan carried out, its candidates judged, the best kept, all of it again while it pays."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,15 +7,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from suture.case import Case
-from suture.stats import least_for_bound
-from suture.treatments.choice import NONE, Judge, best_of, judge_all, table
+from suture.stats import least_for_bound, percent
+from suture.treatments.choice import NONE, Judge, best_of, table
 from suture.treatments.cost import Cost
 from suture.treatments.crossfit import cross_fit, judged_by_folds
 from suture.treatments.interpolate import mixed
 from suture.treatments.plan import Candidate, Job, Plan, Treated, perform
 
 CYCLE = ", cycle "  # in the name of what a later cycle made
+ROOM = 3  # times the least that a bound takes: below it next to nothing may break on `select`, whatever is promised
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,8 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
             said = "'select' is too small to judge a second cycle, whose network has seen all of 'repair'"
             return replace(course, account=[*course.account, said])
         flagged = list(flag(course.made.model))
-        places = plan.where.places(_with(job.case, course.made.model), flagged)  # scores are those of what was kept
+        here = job.case.replace(model=course.made.model)  # scores are those of what was kept
+        places = plan.where.places(here, flagged)
         if not flagged or not places.parameters:
             return replace(course, account=[*course.account, f"cycle {cycle}: no group was flagged any more"])
         job.say(f"cycle {cycle}: {', '.join(flagged)} …")
@@ -80,12 +80,6 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
         note = then.note.replace(then.kept, f"{then.kept}, cycle {cycle}", 1)
         course = replace(then, **both, kept=f"{then.kept}{CYCLE}{cycle}", note=note, account=[*account, *then.account])  # type: ignore[arg-type]
     return course
-
-
-def _with(case: Case, model: nn.Module) -> Case:
-    twin = copy.copy(case)
-    twin.model = model
-    return twin
 
 
 def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
@@ -111,26 +105,28 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     """Carry out a plan once and choose."""
     case, bound = job.case, plan.choose.max_regression
     judge = Judge(case, case.splits["select"], case.model, job.model)
-    where, tested = f"the {len(judge.right)} examples of 'select'", None
+    where, folds = f"the {len(judge.right)} examples of 'select'", None
     needed = _needed(plan, always=always)
     account = list[str]()
-    if judge.right.sum() < needed:
+    if judge.right.sum() < ROOM * needed:
         own = judged_by_folds(case)
-        if len(own) < needed or Judge(case, own, case.model).right.sum() < needed:
+        if judge.right.sum() + Judge(case, own, case.model).right.sum() < needed:
             why = (
-                f"'select' and 'repair' have too few examples that are right to promise that at most {bound:.0%} "
-                f"of such break ({needed} in one of them would do), so the original was kept"
+                "'select' and 'repair' have too few examples that are right to promise that at most "
+                f"{percent(bound or 0, 0)} of such break ({needed} in both would do), so the original was kept"
             )
             return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), judge.cost, why)
-        after, made, right, tested = cross_fit(plan, job, account)
-        where = f"the {len(right)} examples of 'repair', each judged by a training that did not see it"
+        folds = cross_fit(plan, job, account)
+        where = (
+            f"the {len(judge.right) + len(folds.right)} examples of 'select' and 'repair', each judged by a training "
+            "that did not see it"
+        )
     treated = perform(plan, job)
-    if tested is None:
-        judged = judge_all(treated.candidates, plan.choose, judge)
-    else:
-        after = {name: verdicts for name, verdicts in after.items() if name in treated.candidates}
-        judged = table(after, made, plan.choose, right)
-    treated = replace(treated, cost=(tested or Cost()) + treated.cost + judge.cost)
+    after, right = {name: judge.verdicts(each) for name, each in treated.candidates.items()}, judge.right
+    if folds is not None:
+        after, right = folds.with_others(after, right)
+    judged = table(after, treated.candidates, plan.choose, right)
+    treated = replace(treated, cost=(folds.cost if folds else Cost()) + treated.cost + judge.cost)
     account += treated.account
     if not treated.candidates:
         note = treated.stopped or "no epoch was completed"
@@ -156,7 +152,7 @@ def _needed(plan: Plan, *, always: bool) -> int:
 def is_small(plan: Plan, job: Job, *, always: bool) -> bool:
     """Whether `select` cannot keep the promise, so that candidates are judged by cross-fitting."""
     needed = _needed(plan, always=always)
-    return needed > 0 and bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < needed)
+    return needed > 0 and bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < ROOM * needed)
 
 
 def _whole(old: nn.Module, made: Candidate) -> Candidate:
@@ -171,7 +167,11 @@ def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: 
     promised = plan.choose.max_regression
     if name != NONE:
         row = rows[name]
-        bound = f", at most {row['bound']:.1%} of what was right (bound {promised:.1%})" if promised is not None else ""
+        bound = (
+            f", at most {percent(row['bound'])} of what was right (bound {percent(promised)})"
+            if promised is not None
+            else ""
+        )
         kept = f"{name} fixed {row['fixed']} and broke {row['broken']} of {where}{bound} and was kept"
         higher = [each for each in rows.values() if each["allowed"] and each["score"] > row["score"]]
         if higher and plan.choose.switch_se is not None:
@@ -186,5 +186,5 @@ def _note(plan: Plan, treated: Treated, judged: pd.DataFrame, name: str, where: 
     best = max(others, key=lambda row: row["score"])
     moved = f"{best['candidate']} fixed {best['fixed']} and broke {best['broken']} of {where}"
     if not best["allowed"]:
-        moved += f", which may be {best['bound']:.1%} of what was right where {promised:.1%} is allowed"
+        moved += f", which may be {percent(best['bound'])} of what was right where {percent(promised or 0)} is allowed"
     return f"{moved}, so the original was kept{end}"

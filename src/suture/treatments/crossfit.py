@@ -3,8 +3,8 @@
 For cases whose `select` is too small for the bound that was promised.
 """
 
-import copy
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,40 +13,56 @@ from suture.case import Case
 from suture.splits import Split, Splits, stratified
 from suture.treatments.choice import Judge
 from suture.treatments.cost import Cost
-from suture.treatments.plan import Candidate, Job, Plan, perform
+from suture.treatments.plan import Job, Plan, perform
 
 FOLDS = 2
 
 
-def cross_fit(
-    plan: Plan, job: Job, account: list[str] | None = None
-) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Candidate], NDArray[np.bool_], Cost]:
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """What candidates do to the parts of `repair` that their training did not see.
+
+    Attributes:
+        after: candidate → (n,) verdicts; of those that every fold's training made.
+        right: (n,) verdicts of the old network.
+        cost: of the trainings, and of judging them.
+    """
+
+    after: Mapping[str, NDArray[np.bool_]]
+    right: NDArray[np.bool_]
+    cost: Cost
+
+    def with_others(
+        self, after: Mapping[str, NDArray[np.bool_]], right: NDArray[np.bool_]
+    ) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
+        """`after` and `right` of other examples behind these, for the candidates that are known on both."""
+        both = {
+            name: np.concatenate([self.after[name], verdicts]) for name, verdicts in after.items() if name in self.after
+        }
+        return both, np.concatenate([self.right, right])
+
+
+def cross_fit(plan: Plan, job: Job, account: list[str] | None = None) -> Folds:
     """Carry out a plan on parts of `repair` and judge it on the rest, fold by fold.
 
     Args:
         job: with the plan's own places and guards.
         account: gets a sentence for every fold whose training ended early.
-
-    Returns:
-        Candidate → verdicts on all examples judged, candidate → one network of that name, the verdicts of the old
-        network on the same examples, and the cost.
     """
-    before, after, made = list[NDArray[np.bool_]](), list[dict[str, NDArray[np.bool_]]](), dict[str, Candidate]()
-    cost = Cost()
+    before, after, cost = list[NDArray[np.bool_]](), list[dict[str, NDArray[np.bool_]]](), Cost()
     for number, case in enumerate(_folds(job.case), start=1):
         judge = Judge(case, case.splits["select"], case.model, job.model)
         below = job.checkpoints.below(f"fold {number}") if job.checkpoints else None
         job.say(f"trained without part {number} of 'repair', to be judged on it …")
         treated = perform(plan, replace(job, case=case, checkpoints=below))
-        made |= treated.candidates
         if treated.stopped and account is not None:
             account.append(f"trained on part {number} of 'repair': {treated.stopped}")
         before.append(judge.right)
         after.append({name: judge.verdicts(each) for name, each in treated.candidates.items()})
         cost += treated.cost + judge.cost
-    common = [name for name in made if all(name in part for part in after)]
+    common = [name for name in after[0] if all(name in part for part in after)]
     verdicts = {name: np.concatenate([part[name] for part in after]) for name in common}
-    return verdicts, {name: made[name] for name in common}, np.concatenate(before), cost
+    return Folds(verdicts, np.concatenate(before), cost)
 
 
 def judged_by_folds(case: Case) -> Split:
@@ -66,7 +82,6 @@ def _folds(case: Case) -> list[Case]:
         contents = {repair.hashes[i] for i in part}
         rest = [i for i, content in enumerate(repair.hashes) if content not in contents]
         if part and rest:
-            fold = copy.copy(case)
-            fold.splits = Splits(case.splits | {"repair": repair.only(rest), "select": repair.only(part)})
-            cases.append(fold)
+            splits = Splits(case.splits | {"repair": repair.only(rest), "select": repair.only(part)})
+            cases.append(case.replace(splits=splits))
     return cases

@@ -10,6 +10,7 @@ from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
+from suture.stats import percent
 from suture.tasks import Outcomes, batches
 from suture.training import Augment
 from suture.treatments.plan import Plan
@@ -28,8 +29,9 @@ def doubts_of(case: Case) -> list[str]:
     counts = np.array([[each.right.sum(), (~each.right).sum()] for each in (accuracy, failing)])
     if failing.accuracy - accuracy.accuracy > APART and fisher_exact(counts).pvalue < SURE:
         found.append(
-            f"the model is right on {accuracy.accuracy:.0%} of 'repair' and on {failing.accuracy:.0%} of 'diagnose': "
-            "their labels may not mean the same; check the order of the classes"
+            f"the model is right on {percent(accuracy.accuracy, 0)} of 'repair' and on "
+            f"{percent(failing.accuracy, 0)} of 'diagnose': their labels may not mean the same; check the order of the "
+            "classes"
         )
     return found
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.localizers import gather
 from suture.splits import Split
-from suture.stats import flips
+from suture.stats import flips, percent
 from suture.tasks import Batch, Examples
 from suture.training import Stop
 from suture.training.loop import Penalty
@@ -145,7 +145,7 @@ class EarlyStop(Guard):
             if moves.regression_rate > self.max_regression:
                 raise Stop(
                     f"epoch {epoch} broke {moves.broken} of {moves.right_before} in 'select', more than "
-                    f"{self.max_regression:.1%}"
+                    f"{percent(self.max_regression)}"
                 )
 
         return look

@@ -31,6 +31,7 @@ from suture.case import Case
 from suture.errors import GroupError, InvalidArgumentError
 from suture.registry import Registry, suggest
 from suture.rundir import first_wrong
+from suture.stats import percent
 from suture.tasks import Examples
 from suture.training import Augment, Checkpoints
 from suture.training.loop import Penalty
@@ -297,7 +298,7 @@ def carry_out(plan: Plan, job: Job) -> Treated:
     Args:
         job: as for the plan around this one; its places, name, guards and checkpoints become the plan's own.
     """
-    part = "" if job.share == 1 else f", the first {job.share:.0%} of its epochs"
+    part = "" if job.share == 1 else f", the first {percent(job.share, 0)} of its epochs"
     job.say(f"trying {plan.name}{part} …")
     return perform(plan, job.of(plan))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from suture.stats import Verdict, least_for_bound
+from suture.stats import Verdict, least_for_bound, percent
 from suture.views.text import count, listed, several
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _regression(result: Verification, allowed: float) -> str:
     """Why the bound does not hold: the rate, what cannot be ruled out, and how many examples it would take."""
     right, needed = result.right_before, least_for_bound(allowed)
     said = (
-        f"the repair broke {count(result.broken)} of {several(right, 'right example')} ({result.regression_rate:.1%}), "
-        f"and a regression rate up to {result.regression_bound:.1%} cannot be ruled out (one-sided 95 % bound); at "
-        f"most {allowed:.1%} is allowed"
+        f"the repair broke {count(result.broken)} of {several(right, 'right example')} "
+        f"({percent(result.regression_rate)}), and a regression rate up to {percent(result.regression_bound)} cannot "
+        f"be ruled out (one-sided 95 % bound); at most {percent(allowed)} is allowed"
     )
     if needed is None:
         return f"{said}, which no number of examples can promise"

@@ -25,8 +25,8 @@ from suture.views.style import (
     label,
     sentence,
 )
-from suture.views.text import count, percent
-from suture.views.treat_tables import candidates, short
+from suture.views.text import count, percent, plain
+from suture.views.treat_tables import candidates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def _name_ends(ax: Axes, ends: list[tuple[float, float, str]], *, given_up: bool
     for x, y, name in sorted(ends, key=lambda end: sign * end[1]):
         last = max(sign * y, last + gap)
         place = (11, 0) if name.endswith(KEPT) else aside  # clear of the ring
-        ax.annotate(label(short(name, NAME + len(KEPT))), (x, sign * last), place, ha=toward, va="center",
+        ax.annotate(label(plain(name, NAME + len(KEPT))), (x, sign * last), place, ha=toward, va="center",
                     textcoords="offset points", fontsize="small", color=INK, annotation_clip=False)  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def tradeoff(result: Treatment, ax: Axes | None = None) -> Axes:
         ax.plot(x, y, marker, color=colour, markersize=6, zorder=3)
         at_end = rows[-1]["candidate"] == result.kept
         if name in styles:
-            ends.append((float(x[-1]), float(y[-1]), f"{short(name, NAME)}{KEPT}" if at_end else name))
+            ends.append((float(x[-1]), float(y[-1]), f"{plain(name, NAME)}{KEPT}" if at_end else name))
         for place, row in zip(zip(x, y, strict=True), rows, strict=True):
             if row["candidate"] == result.kept:
                 _ring(ax, place, "" if at_end else "kept")

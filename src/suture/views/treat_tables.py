@@ -59,7 +59,7 @@ def tried(result: Treatment, most: int | None = None, *, narrow: bool = False) -
         **({"Score": lambda row: _score(row)} if scored else {}),
     }
     rows = [
-        [short(row["candidate"]) if narrow else str(row["candidate"]),
+        [plain(row["candidate"], NAME) if narrow else str(row["candidate"]),
          *(cell(row) for cell in content.values()), _mark(row, result)]
         for row in shown
     ]  # fmt: skip
@@ -79,11 +79,6 @@ def _shortened(every: list[dict[str, Any]], most: int | None, always: set[str]) 
     needed = sum(row["candidate"] in always for row in every)
     others = [row for row in every if row["candidate"] not in always][: most - needed]
     return [row for row in every if row["candidate"] in always or row in others]
-
-
-def short(name: object, limit: int = NAME) -> str:
-    """A candidate's name where there is little room."""
-    return plain(name, limit)
 
 
 def _may_break(row: dict[str, Any]) -> str:
