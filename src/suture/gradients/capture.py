@@ -94,6 +94,7 @@ def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> 
         stack.callback(_restore, modes, flags)
         torch.backends.mha.set_fastpath_enabled(False)  # it would skip the layers it is made of
         model.eval()
+        _refuse_training_norms(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in differentiated)
         by_module = {layer.module: layer for layer in layers}
@@ -110,6 +111,20 @@ def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> 
         yield watch
 
 
+def _refuse_training_norms(model: nn.Module) -> None:
+    """Refuse a BatchNorm that ``eval()`` leaves on: some models keep theirs on in a ``train`` method of their own.
+
+    Raises:
+        InvalidArgumentError: there is one; it is named.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise InvalidArgumentError(
+                f"'{path}' is a BatchNorm that stays in training mode after eval(), so the loss of an example depends "
+                "on the others in its batch and no example has a gradient of its own; let the model's train() turn it off"
+            )
+
+
 def _restore(modes: dict[nn.Module, bool], flags: dict[nn.Parameter, bool]) -> None:
     for module, training in modes.items():
         module.training = training
@@ -123,13 +138,15 @@ class Watch:
     Attributes:
         calls: of layers, in order.
         zero: what every layer's output depends on, so that gradients come back to all of them.
-        on_complete: called when all gradients of a call have arrived.
+        on_complete: called when all gradients of a call have arrived; None when nobody asks for them.
+        backward: whether the forward pass is over, so that whatever runs again is no new call.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.calls: list[Call] = []
         self.zero = torch.zeros((), requires_grad=True, device=device)
         self.on_complete: Callable[[Call], None] | None = None
+        self.backward = False
 
     def release(self) -> None:
         """Forget everything: hooks on tensors hold this, and this holds tensors, in a cycle that no collector sees."""
@@ -138,8 +155,7 @@ class Watch:
 
     def forward(self, layer: Layer, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """Forward hook: note the call, and wait for the gradients of what it gave."""
-        backward = self.on_complete is not None
-        if backward or not torch.is_grad_enabled():
+        if self.backward or not torch.is_grad_enabled():
             return None  # a checkpointed stretch that runs again in the backward pass is the same call
         leaves, spec = tree_flatten(output)
         call = Call(layer, args, kwargs)

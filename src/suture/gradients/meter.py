@@ -129,12 +129,19 @@ class Meter:
                 "layer still on?"
             )
         self._refuse_non_finite(expected)
+        # What is looped over changes the pass that the others are taken from, so they are compared again.
+        while wrong := self._differing(found, expected):
+            self.looped = [name for name in self.names if name in wrong or name in self.looped]
+            found = self._pass(few, None)
+        self._warn()
+        return losses
+
+    def _differing(self, found: Measurement, expected: Tensor) -> set[str]:
+        """Parameters, of those not looped over, whose norms (k, parameters) are not the plain ones."""
         norms = found.squares[: len(expected)].sqrt()
         allowed = TOLERANCE * expected + 1e-5 * expected.amax(dim=1, keepdim=True) + 1e-12
         wrong = ((norms - expected).abs() > allowed).any(0)
-        self.looped = [name for name, bad in zip(self.names, wrong.tolist(), strict=True) if bad]
-        self._warn()
-        return losses
+        return {name for name, bad in zip(self.names, wrong.tolist(), strict=True) if bad} - set(self.looped)
 
     def _refuse_non_finite(self, values: Tensor) -> None:
         """(n, parameters) must be finite; the first parameter that is not is named."""
@@ -194,11 +201,14 @@ class _Tally:
 
     def backward(self) -> None:
         """The backward pass; each layer is done when its gradients are there, and forgotten."""
-        self.watch.on_complete = self._complete
+        self.watch.on_complete, self.watch.backward = self._complete, True
         if self.watch.calls and self.losses.requires_grad:
+            parameters = dict(self.meter.model.named_parameters())
+            # Behind a parameter that is differentiated itself, outputs lead to it, and need not lead to `zero`.
+            ends = [self.watch.zero, *(parameters[name] for name in self.meter.looped)]
             keep = bool(self.meter.looped)
             try:
-                torch.autograd.grad(self.losses.sum(), [self.watch.zero], retain_graph=keep, allow_unused=True)
+                torch.autograd.grad(self.losses.sum(), ends, retain_graph=keep, allow_unused=True)
             except RuntimeError as error:
                 if "use_reentrant" in str(error):
                     raise InvalidArgumentError(
@@ -211,6 +221,7 @@ class _Tally:
             self._complete(call)
         for name in sorted(self._shared):
             self._take([call for call in self._waiting if name in call.layer.names.values()], {name})
+        self.watch.on_complete = None  # the passes of `loop` are of one example each
 
     def loop(self) -> None:
         """One backward pass per example for the parameters that need it."""
