@@ -13,10 +13,12 @@ from suture.tasks import evaluate
 from suture.treatments import Choice, Everything, FineTune, Job, Plan, Treated, follow
 from suture.treatments.choice import Judge
 from suture.treatments.crossfit import _folds, cross_fit
+from suture.treatments.search import Search
 from tests import toys
 from tests.treatments import jobs
 
 BOUNDED = Choice(max_regression=0.05, broken_costs=1)  # needs 59 right examples
+NOTHING = Treated({}, pd.DataFrame(), jobs.only_cost())
 PLAN = Plan(name="full", where=Everything(), how=jobs.short(epochs=4), choose=BOUNDED)
 
 
@@ -40,7 +42,7 @@ def test_nothing_is_judged_on_what_its_own_fold_trained_on(
     trained_on: list[tuple[set[str], set[str]]], more: bool
 ) -> None:
     case = toys.case(repair_extra=toys.points(90, seed=11, shift=0.9) if more else None)
-    folds = cross_fit(PLAN, jobs.job(case, name="full"))
+    folds = cross_fit(PLAN, jobs.job(case, name="full"), NOTHING)
     assert len(trained_on) == 2
     assert all(not trained & judged for trained, judged in trained_on)
     judged = [content for _, contents in trained_on for content in contents]
@@ -64,7 +66,7 @@ def test_copies_of_a_held_out_example_are_not_trained_on() -> None:
 
 def test_the_flips_are_those_of_each_fold_s_own_training() -> None:
     case = toys.case()
-    folds = cross_fit(PLAN, jobs.job(case, name="full"))
+    folds = cross_fit(PLAN, jobs.job(case, name="full"), NOTHING)
     moves = flips(folds.right, folds.after["full"])
     fixed = broken = n = before = 0
     for fold in _folds(case):
@@ -88,8 +90,8 @@ def test_it_is_used_when_select_has_too_few_right_examples(trained_on: list[tupl
     right = Judge(case, case.splits["select"], case.model).right
     assert right.sum() < 59 == least_for_bound(0.05)
     found = course(case)
-    assert len(trained_on) == 3  # two folds, and then all of `repair`
-    assert trained_on[-1][0] == set(case.splits["repair"].hashes)
+    assert len(trained_on) == 3  # all of `repair`, and then two folds
+    assert trained_on[0][0] == set(case.splits["repair"].hashes)
     n = len(case.splits["repair"]) + len(case.splits["select"])
     assert f"of the {n} examples of 'select' and 'repair', each judged by a training that did not see it" in found.note
     assert found.cost.epochs == 12  # the folds are paid for
@@ -109,7 +111,7 @@ def test_select_is_judged_by_the_network_that_is_kept_and_both_are_counted() -> 
     case = Case(toys.network(), toys.points(1000, seed=2, shift=0.6))
     judge = Judge(case, case.splits["select"], case.model)
     assert 59 <= judge.right.sum() < 3 * 59  # would do for the bound, but next to nothing might break
-    folds = cross_fit(PLAN, jobs.job(case, name="full"))
+    folds = cross_fit(PLAN, jobs.job(case, name="full"), NOTHING)
     made = jobs.only(PLAN.how.treat(jobs.job(case, name="full")))
     parts = [flips(folds.right, folds.after["full"]), flips(judge.right, judge.verdicts(jobs.at(made)))]
     row = course(case).judged.set_index("candidate").loc["full"]
@@ -162,3 +164,22 @@ def test_a_candidate_that_only_some_trainings_have_is_not_kept(monkeypatch: pyte
     assert found.judged["candidate"].tolist() == ["none"]
     assert found.note.startswith("no candidate of every training could be judged on the")
     assert torch.is_grad_enabled()
+
+
+def test_what_a_search_gave_up_is_not_tried_by_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided: list[list[str]] = []
+    halved = Search._halved
+
+    def in_turn(self: Search, job: Job, done: Any, left: Any, spent: float) -> Any:
+        if self.budget == float("inf"):
+            return halved(self, job, done, left, spent)
+        decided.append([list(done)[len(decided) % 2]])  # another one each time it is asked
+        return decided[-1], [], jobs.only_cost()
+
+    monkeypatch.setattr(Search, "_halved", in_turn)
+    plans = tuple(Plan(name=name, where=Everything(), how=jobs.short(epochs=4)) for name in ("one", "other"))
+    search = Search(plans=plans, weights=(1.0, 0.5), budget=3)
+    found = course(toys.case(), Plan(name="search", how=search, choose=BOUNDED))
+    assert decided == [["one"]]
+    assert found.judged["candidate"].tolist() == ["none", "one", "one x 0.5"]
+    assert found.cost.epochs == 4 + 1 + 2 * 4  # all of one, a quarter of the other, and one again by halves

@@ -189,8 +189,9 @@ def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoi
         case, case.model, plan.where.places(case, found.flagged), found.flagged, plan.name, plan.guards, plan.augment,
         checkpoints, case.seed,
     )  # fmt: skip
-    folds = cross_fit(plan, job) if is_small(plan, job, always=False) else None
-    made = perform(plan, job).candidates
+    treated = perform(plan, job)
+    made = treated.candidates
+    folds = cross_fit(plan, job, treated) if is_small(plan, job, always=False) else None
     judges = [Judge(case, case.splits[name], case.model) for name in ("select", "verify")]
     right = np.concatenate([judge.right for judge in judges])
     after = {name: np.concatenate([judge.verdicts(each) for judge in judges]) for name, each in made.items()}

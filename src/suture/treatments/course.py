@@ -107,8 +107,8 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     judge = Judge(case, case.splits["select"], case.model, job.model)
     where, folds = f"the {len(judge.right)} examples of 'select'", None
     needed = _needed(plan, always=always)
-    account = list[str]()
-    if judge.right.sum() < ROOM * needed:
+    account, small = list[str](), bool(judge.right.sum() < ROOM * needed)
+    if small:
         own = judged_by_folds(case)
         if judge.right.sum() + Judge(case, own, case.model).right.sum() < needed:
             why = (
@@ -116,12 +116,13 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
                 f"{percent(bound or 0, 0)} of such break ({needed} in both would do), so the original was kept"
             )
             return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), judge.cost, why)
-        folds = cross_fit(plan, job, account)
+    treated = perform(plan, job)
+    if small and treated.candidates:
+        folds = cross_fit(plan, job, treated, account)
         where = (
             f"the {len(judge.right) + len(folds.right)} examples of 'select' and 'repair', each judged by a training "
             "that did not see it"
         )
-    treated = perform(plan, job)
     after, right = {name: judge.verdicts(each) for name, each in treated.candidates.items()}, judge.right
     if folds is not None:
         after, right = folds.with_others(after, right)

@@ -13,7 +13,7 @@ from suture.case import Case
 from suture.splits import Split, Splits, stratified
 from suture.treatments.choice import Judge
 from suture.treatments.cost import Cost
-from suture.treatments.plan import Job, Plan, perform
+from suture.treatments.plan import Job, Plan, Treated, perform
 
 FOLDS = 2
 
@@ -42,24 +42,27 @@ class Folds:
         return both, np.concatenate([self.right, right])
 
 
-def cross_fit(plan: Plan, job: Job, account: list[str] | None = None) -> Folds:
+def cross_fit(plan: Plan, job: Job, treated: Treated, account: list[str] | None = None) -> Folds:
     """Carry out a plan on parts of `repair` and judge it on the rest, fold by fold.
 
     Args:
         job: with the plan's own places and guards.
+        treated: what the plan made on all of `repair`; what it gave up there is not tried here.
         account: gets a sentence for every fold whose training ended early.
     """
+    if treated.again is not None:
+        plan = plan.model_copy(update={"how": treated.again})
     before, after, cost = list[NDArray[np.bool_]](), list[dict[str, NDArray[np.bool_]]](), Cost()
     for number, case in enumerate(_folds(job.case), start=1):
         judge = Judge(case, case.splits["select"], case.model, job.model)
         below = job.checkpoints.below(f"fold {number}") if job.checkpoints else None
         job.say(f"trained without part {number} of 'repair', to be judged on it …")
-        treated = perform(plan, replace(job, case=case, checkpoints=below))
-        if treated.stopped and account is not None:
-            account.append(f"trained on part {number} of 'repair': {treated.stopped}")
+        made = perform(plan, replace(job, case=case, checkpoints=below))
+        if made.stopped and account is not None:
+            account.append(f"trained without part {number} of 'repair': {made.stopped}")
         before.append(judge.right)
-        after.append({name: judge.verdicts(each) for name, each in treated.candidates.items()})
-        cost += treated.cost + judge.cost
+        after.append({name: judge.verdicts(each) for name, each in made.candidates.items()})
+        cost += made.cost + judge.cost
     common = [name for name in after[0] if all(name in part for part in after)]
     verdicts = {name: np.concatenate([part[name] for part in after]) for name in common}
     return Folds(verdicts, np.concatenate(before), cost)

@@ -99,6 +99,8 @@ class Treated:
         cost: of all of it.
         stopped: why a training ended early; None when none did.
         account: sentences on what was tried on the way.
+        again: the method that makes the same candidates on other examples, where this one chose among several
+            trainings on the way; None where it made no such choice.
     """
 
     candidates: dict[str, Candidate]
@@ -106,6 +108,7 @@ class Treated:
     cost: Cost
     stopped: str | None = None
     account: Sequence[str] = ()
+    again: "Method | None" = None
 
 
 @dataclass(frozen=True, eq=False)

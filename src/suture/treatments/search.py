@@ -108,7 +108,9 @@ class Search(Method):
         candidates = self._weighted(together | single)
         cost = sum((each.cost for each in {**done, **finished}.values()), judging)
         stopped = next((each.stopped for each in whole.values() if each.stopped), None)
-        return Treated(candidates, histories({**done, **finished}), cost, stopped, account)
+        went_on = tuple(plan for plan in plans if plan.name in whole)
+        again = self.model_copy(update={"plans": went_on, "budget": math.inf}) if went_on else None
+        return Treated(candidates, histories({**done, **finished}), cost, stopped, account, again)
 
     @staticmethod
     def _means(job: Job, whole: Mapping[str, Treated]) -> dict[str, Candidate]:
