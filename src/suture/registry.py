@@ -9,7 +9,7 @@ from suture.errors import InvalidArgumentError, UnknownNameError
 
 T = TypeVar("T")
 
-LISTED = 12  # names in an error message before it is cut
+LISTED = 30  # names in an error message before it is cut
 
 
 def suggest(name: str, known: list[str]) -> str:

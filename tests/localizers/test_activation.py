@@ -241,9 +241,29 @@ def test_a_mismatch_at_the_first_site_says_that_the_inputs_may_have_shifted() ->
 
 def test_a_record_of_another_network_is_not_believed() -> None:
     other = toys.untrained().eval()
-    walk = take_walk(evidence(healthy(), reference=other))
+    walk, unfit = take_walk(evidence(healthy(), reference=other))
     assert walk is not None
     assert {site.at for site in walk.sites} == {"input"}  # the running statistics, then
+    assert unfit == ["the healthy reference"]
+    found = LOCALIZERS["norm_statistics"].find(evidence(healthy(), reference=other))
+    assert "record is that of its BatchNorm layers; that of the healthy reference is of another network" in found.why
+
+
+def test_the_record_that_was_taken_is_named() -> None:
+    said = {
+        "its BatchNorm layers": find(healthy()),
+        "the moments beside the weights": find(healthy(), moments=record()),
+        "the healthy reference": find(healthy(), reference=healthy(), moments=record()),
+    }
+    for name, found in said.items():
+        assert found.why.endswith(f"The record is that of {name}.")
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.0, False), (0.25, True)])
+def test_a_mild_shift_points_to_the_inputs_without_an_alarm(shift: float, said: bool) -> None:
+    found = LOCALIZERS["norm_statistics"].find(evidence(healthy(), shift=shift))
+    assert found.top is None
+    assert ("the input or early layers (inputs that have shifted look the same" in found.why) is said
 
 
 def test_a_record_with_layers_that_the_model_lacks_is_refused() -> None:
@@ -322,13 +342,13 @@ def test_the_first_group_above_its_floor_is_named_however_small_its_excess() -> 
 def test_a_small_fault_is_seen_unless_a_shift_of_the_inputs_could_have_made_it() -> None:
     damaged = plant(healthy(), "second", "noise", 0.15, seed=0)
     here = evidence(damaged, moments=record())
-    walk = take_walk(here)
+    walk, _ = take_walk(here)
     assert walk is not None
     assert walk.mismatches["first"] < 0.005 < 3 / 400 < walk.mismatches["second"] < FLOOR
     assert LOCALIZERS["norm_statistics"].find(here).top == "second"
     moved = [torch.cat([x[:1] * 1.3, x[1:]]) for x, _ in toys.points(400, seed=5)]
     targets = [y for _, y in toys.points(400, seed=5)]
-    shifted = take_walk(evidence_on(damaged, list(zip(moved, targets, strict=True)), moments=record()))
+    shifted, _ = take_walk(evidence_on(damaged, list(zip(moved, targets, strict=True)), moments=record()))
     assert shifted is not None
     assert 0.0125 < shifted.mismatches["first"] < INPUT * FLOOR
     assert first_of(shifted.excess()) is None

@@ -1,11 +1,16 @@
 """Intervals and rank stability: their coverage, and what they say of samples too small for them."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from suture.case import Case
 from suture.localizers import LOCALIZERS, Evidence, localizer
 from suture.localizers.intervals import blocks, bounds, excess, first_share, replicates
+from suture.localizers.sample import measure
+from tests import toys
 from tests.localizers.samples import GROUPS, evidence, gradients
 
 NORM = {"grad_norm": LOCALIZERS["grad_norm"]}
@@ -107,3 +112,17 @@ def test_a_localizer_of_ones_own_gets_intervals_too() -> None:
         assert draws.shape == (200, len(GROUPS))
     finally:
         del LOCALIZERS._things["median norm for a test"]
+
+
+def test_too_few_blocks_for_an_interval_are_said_with_the_memory_that_would_do() -> None:
+    case = Case(toys.network(), diagnose=toys.points(60, seed=1))
+    size = sum(p.numel() * p.element_size() for p in case.model.parameters())
+    with pytest.warns(UserWarning, match=r"kept in 4 blocks, which makes intervals too narrow; give 1 MB of memory"):
+        found = measure(case.model, case.splits["diagnose"], case.task, case.groups, device=case.device, max_memory=1)
+    assert len(found.sums) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = measure(
+            case.model, case.splits["diagnose"], case.task, case.groups, device=case.device, max_memory=8 * size
+        )
+    assert len(enough.sums) == 8

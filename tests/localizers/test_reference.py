@@ -27,7 +27,7 @@ def test_without_a_reference_one_sentence(score: str) -> None:
     assert LOCALIZERS[score].needs == "reference"
     with pytest.raises(InvalidArgumentError) as caught:
         LOCALIZERS[score](evidence("norms", reference=False))
-    assert str(caught.value) == f"localizer '{score}' needs a healthy reference; give --reference"
+    assert str(caught.value) == f"localizer '{score}' needs a healthy reference; give suture run a --reference"
 
 
 @pytest.mark.parametrize("score", NAMES)

@@ -460,6 +460,7 @@ def test_all_examples_right_leaves_nothing_to_explain_but_networks_are_still_ask
     assert found.scores["grad_norm"].isna().all()
     assert found.scores["loud"].notna().all()
     assert (found.n_errors, found.flagged, found.top) == (0, [], None)
+    assert (len(found.pays), found.cost["pays"]) == (0, 0)  # nothing is treated where nothing is to be gained
     assert found.why == "There are no errors to explain."
     assert suture.localize(suture.Case(toys.network(), right()), "loud", "first").top == "second"
 

@@ -98,17 +98,20 @@ def _of_patch(
 ) -> "Verification":  # fmt: skip
     from suture.asked import Asked
     from suture.errors import InvalidArgumentError, MissingFileError
+    from suture.patch import canonical_state, load_adapter, load_patch
     from suture.stages.verify import verify as verify_patch
 
     for flag in ("--model", "--data"):
         if flag not in given:
             raise InvalidArgumentError(f"--patch needs {flag} too")
-    if not patch.is_file():
+    if not patch.exists():
         raise MissingFileError(f"there is no patch {patch}")
     words = {flag.removeprefix("--").replace("-", "_"): value for flag, value in given.items()}
     words["verify"] = words.pop("data")
     asked = Asked(**words | {name: numbers(f"--{name}", words.get(name)) for name in ("mean", "std")})
-    return verify_patch(asked.case(), str(patch), untouched=_data(untouched, asked), must_keep=kept)
+    case = asked.case()
+    made = load_adapter(patch).patch(canonical_state(case.model))[0] if patch.is_dir() else load_patch(patch)
+    return verify_patch(case, made, untouched=_data(untouched, asked), must_keep=kept)
 
 
 def _data(name: str | None, asked: "Asked") -> Any:

@@ -121,7 +121,8 @@ def _refuse_training_norms(model: nn.Module) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise InvalidArgumentError(
                 f"'{path}' is a BatchNorm that stays in training mode after eval(), so the loss of an example depends "
-                "on the others in its batch and no example has a gradient of its own; let the model's train() turn it off"
+                "on the others in its batch and no example has a gradient of its own; let the model's train() turn it "
+                "off"
             )
 
 

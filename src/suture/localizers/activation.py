@@ -6,6 +6,9 @@ when they were trained, or the running statistics of BatchNorm layers. A walk (s
 its record. Where two groups could have caused the same mismatch, one of them is let move to see whether it explains it.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -43,9 +46,18 @@ def norm_statistics(evidence: Evidence) -> Finding:
     if len(evidence.examples) < FEWEST:
         why = f"{len(evidence.examples)} examples are too few to tell activations from their record; {FEWEST} will do."
         return Finding(pd.Series(np.nan, index=list(evidence.groups)), None, None, why)
-    walk = take_walk(evidence)
+    walk, unfit = take_walk(evidence)
     if walk is None:
-        return _without_record(evidence)
+        return _without_record(evidence, unfit)
+    found = _with_record(evidence, walk)
+    return replace(found, why=f"{found.why} The record is that of {walk.record}{_unfit(unfit)}.")
+
+
+def _unfit(names: Sequence[str]) -> str:
+    return f"; that of {' and '.join(names)} is of another network: nine of ten sites are off" if names else ""
+
+
+def _with_record(evidence: Evidence, walk: Walk) -> Finding:
     owners = [site.owner for site in walk.sites]
     scores = walk.relative().groupby(owners).max().reindex(list(evidence.groups))
     named = first_of(walk.excess())
@@ -128,16 +140,26 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
         gain = fits[top].gain
         why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {percent(gain, 0)}."
         return Finding(scores, top, agree, why)
-    return Finding(scores, None, agree, "No activation is further from its record than a mild input shift takes it.")
+    why = "No activation is further from its record than a mild input shift takes it"
+    first = walk.sites[0]
+    if walk.mismatches.iloc[0] == walk.mismatches.max() and walk.mismatches.iloc[0] > walk.chance:
+        why += f"; furthest is what arrives at {first.path}, so if anything it is the input or early layers"
+        why += _about_inputs(evidence)
+    return Finding(scores, None, agree, f"{why}.")
 
 
-def _without_record(evidence: Evidence) -> Finding:
+def _without_record(evidence: Evidence, unfit: Sequence[str]) -> Finding:
     """Nothing is known of the healthy network: all that is left is to treat every group briefly."""
     before = losses_at(evidence, evidence.halves[1], twin(evidence))
     treated = [treat_briefly(evidence, group, before=before) for group in evidence.groups]
     rows = [fall(each.before, each.after, evidence.case.seed) for each in treated]
     gains = pd.DataFrame(rows, index=list(evidence.groups), columns=GAINS)
-    known = "The network keeps no record of healthy activations (give --reference, or train with suture train)"
+    known = (
+        f"The record of {' and '.join(unfit)} is of another network: nine of ten sites are off"
+        if unfit
+        else "The network keeps no record of healthy activations (give suture run a --reference, or train with suture "
+        "train)"
+    )
     if gains["gain"].isna().all():
         return Finding(gains["gain"], None, None, f"{known}, and no group could be treated.")
     top = str(gains["gain"].idxmax())

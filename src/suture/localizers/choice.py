@@ -37,7 +37,7 @@ def chosen(
     found, skipped = {name: LOCALIZERS[name] for name in names}, {}
     for name, localizer in found.items():
         if localizer.needs == "reference" and case.reference is None:
-            skipped[name] = "it compares with a healthy reference; give one with --reference"
+            skipped[name] = "it compares with a healthy reference; give suture run a --reference"
             if named:
                 raise InvalidArgumentError(f"the localizer '{name}' cannot be used here: {skipped[name]}")
     return {name: localizer for name, localizer in found.items() if name not in skipped}, skipped, named

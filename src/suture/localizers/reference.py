@@ -95,7 +95,7 @@ def _reference(evidence: Evidence, name: str) -> nn.Module:
     """
     reference = evidence.case.reference
     if reference is None:
-        raise InvalidArgumentError(f"localizer '{name}' needs a healthy reference; give --reference")
+        raise InvalidArgumentError(f"localizer '{name}' needs a healthy reference; give suture run a --reference")
     own, other = _state(evidence.model), _state(reference)
     for key in own:
         if key not in other or own[key].shape != other[key].shape:

@@ -1,5 +1,6 @@
 """Gradients of a set of examples, kept in a few blocks so that the set can be drawn again (bootstrap)."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,8 @@ from suture.errors import DataError
 from suture.gradients import Meter
 from suture.tasks import Examples, Task, batches
 
-BLOCKS = 10  # the bootstrap draws blocks; fewer than about eight make intervals too narrow
+BLOCKS = 10  # the bootstrap draws blocks
+ENOUGH = 8  # fewer make intervals too narrow
 MEMORY = 512 * 1024**2  # bytes for the blocks' gradient sums; larger models get fewer blocks
 FEWEST = 4
 
@@ -141,6 +143,12 @@ def measure(
     meter = Meter(model, task, max_memory=max_memory)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     blocks = max(FEWEST, min(BLOCKS, (max_memory or MEMORY) // max(size, 1)))
+    if blocks < ENOUGH <= len(examples):
+        warnings.warn(
+            f"the gradients of so large a model are kept in {blocks} blocks, which makes intervals too narrow; give "
+            f"{ENOUGH * size // 10**6 + 1} MB of memory (--max-memory) for {ENOUGH} blocks",
+            stacklevel=2,
+        )
     step = min(batch_size, -(-len(examples) // blocks))
     squares: list[Tensor] = []
     block: list[int] = []

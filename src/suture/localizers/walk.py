@@ -1,7 +1,7 @@
 """The walk of a model over some of `diagnose`: what every site saw, against its record."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,12 @@ class Walk:
     sites: Sequence[Site]
     seen: Sequence[Seen]  # per chunk of examples
     floor: float  # mismatch above which a site stands out, however much the inputs have shifted
+    record: str = "its BatchNorm layers"  # whose record this is
+
+    @property
+    def chance(self) -> float:
+        """Mismatch that chance brings to a healthy site."""
+        return CHANCE / (CHUNK * len(self.seen))
 
     @cached_property
     def mismatches(self) -> pd.Series:
@@ -46,9 +52,8 @@ class Walk:
         A shift of the inputs shows at the first site most of all. Where it does not, only chance is left to excuse
         the later ones.
         """
-        chance = CHANCE / (CHUNK * len(self.seen))
         shifted = SHIFT * float(self.mismatches.iloc[0])
-        floors = pd.Series(min(max(shifted, chance), self.floor), index=self.mismatches.index)
+        floors = pd.Series(min(max(shifted, self.chance), self.floor), index=self.mismatches.index)
         floors.iloc[0] = INPUT * self.floor
         return floors
 
@@ -70,25 +75,28 @@ class Walk:
         return [first_of(self.excess(mismatches_of(self.sites, together(self.seen, list(w))))) for w in drawn]
 
 
-def take_walk(evidence: Evidence) -> Walk | None:
-    """Walk over some examples of `diagnose`; None when there is no record to compare with."""
-    for record, floor in _records(evidence):
+def take_walk(evidence: Evidence) -> tuple[Walk | None, list[str]]:
+    """Walk over some examples of `diagnose`, and the records that do not fit; no walk without one to compare with."""
+    unfit = list[str]()
+    for name, record, floor in _records(evidence):
         walk = _walk(evidence, record, floor)
         if walk is not None and (record is None or walk.mismatches.quantile(0.1) < STRANGE):
-            return walk
-    return None
+            return replace(walk, record=name), unfit
+        if record is not None:
+            unfit.append(name)
+    return None, unfit
 
 
-def _records(evidence: Evidence) -> list[tuple[Record | None, float]]:
-    """What the walk may be compared with, best first, and the floor that goes with it."""
-    case, found = evidence.case, list[tuple[Record | None, float]]()
+def _records(evidence: Evidence) -> list[tuple[str, Record | None, float]]:
+    """What the walk may be compared with, by name and best first, and the floor that goes with it."""
+    case, found = evidence.case, list[tuple[str, Record | None, float]]()
     if case.reference is not None:
         same = evidence.examples.only(_drawn(evidence).tolist())
         record = measure_moments(case.reference, same, case.task, device=case.device, batch_size=CHUNK)
-        found.append((record, FLOOR_SAME))
+        found.append(("the healthy reference", record, FLOOR_SAME))
     if case.moments:
-        found.append((case.moments, FLOOR))
-    return [*found, (None, FLOOR)]
+        found.append(("the moments beside the weights", case.moments, FLOOR))
+    return [*found, ("its BatchNorm layers", None, FLOOR)]
 
 
 def _walk(evidence: Evidence, record: Record | None, floor: float) -> Walk | None:

@@ -65,8 +65,17 @@ def base_of(state: State, patch: Patch) -> dict[str, Tensor]:
         return whole
     raise BaseMismatchError(
         f"this patch is for the weights with sha256 {patch.base[:12]}…, and these are {found[:12]}…; "
-        + ("they are patched already" if found == patch.result else "give the weights it was made for")
+        + _instead(patch, found)
     )
+
+
+def _instead(patch: Patch, found: str) -> str:
+    """What to do with weights that a patch is not for."""
+    if patch.undo:
+        return "it is the undo file of a patch, so it takes patched weights back (suture revert)"
+    if found == patch.result:
+        return "they are patched already, so use them as they are, or suture revert to take the patch back"
+    return "give the weights it was made for"
 
 
 def revert(state: State, undo: Patch) -> dict[str, Tensor]:

@@ -142,8 +142,9 @@ def localize(
     evidence, null = gather(case, outcomes.right, max_memory)
     panel, unusable = asked(wanted, evidence, null, passes, named=named)
     with passes.charged_to("pays"):
-        pays = pd.DataFrame(columns=GAIN, dtype=float) if case.protocol == "paper" else estimate(evidence)
-    if rule == "pays" and pays["gain"].isna().all():
+        asked_for = case.protocol != "paper" and len(evidence.wrong_at) > 0  # without errors nothing is to be gained
+        pays = estimate(evidence) if asked_for else pd.DataFrame(columns=GAIN, dtype=float)
+    if rule == "pays" and len(evidence.wrong_at) and pays["gain"].isna().all():
         rule = "above_median"  # what the rule does then, by its own name
     with passes.charged_to("nulls"):
         ranking = panel.ranking(pays)

@@ -64,8 +64,9 @@ class Treatment(Result, stage="treat", schema=2):
         groups: the groups that were treated.
         history: a row per epoch: epoch, lr, momentum, loss, accuracy, seconds; and the plan where several were tried.
         cost: measured, against full fine-tuning.
-        tried: a row per candidate, judged on `select`: candidate, weight, fixed, broken, net, bound (one-sided exact
-            95 % upper bound on the regression rate), allowed, score.
+        tried: a row per candidate, judged on `select`, and on parts of `repair` too where that is small: candidate,
+            weight, fixed, broken, net, bound (one-sided exact 95 % upper bound on the regression rate), allowed,
+            score.
         note: in plain words, what was kept and why.
         account: sentences on what was tried on the way.
         warnings: what may be wrong with the data.
@@ -149,7 +150,9 @@ def treat(
         case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
         case.seed, say=say or (lambda _: None),
     )  # fmt: skip
-    if plan.how.reads_places and not job.places.parameters:
+    perfect = isinstance(named, Localization) and not named.n_errors
+    # What keeps to a bound asks first whether anything is to be gained; a plan without one does as it is told.
+    if (perfect and plan.choose.max_regression is not None) or (plan.how.reads_places and not job.places.parameters):
         return _untouched(case, plan, _nothing_flagged(named), left_out=left_out)
     # Of what was given: where labels mean something else altogether, suspects would hide it.
     doubts = [] if isinstance(plan.how, Nothing) else [*doubts_of(given), *crops_of(plan, given)]
@@ -164,14 +167,14 @@ def treat(
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
     if course.made is None:
         return _untouched(case, plan, course.note, course, doubts, left_out)
-    patch, undo = _patches(case, course.kept, course.made, course.judged)
+    patch, undo = _patches(case, plan, course.kept, course.made, course)
     again = repeat(plan, job, course) if twin else None
     untwinned = ["no twin: what was kept could not be made once more in another order"] if twin and not again else []
     return Treatment(
         plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
         tried=course.judged, note=course.note, account=[*left_out.account, *course.account, *untwinned],
         warnings=doubts, excluded=left_out.n, patch=patch, undo=undo,
-        twin=_patches(case, course.kept, again, course.judged)[0] if again is not None else None,
+        twin=_patches(case, plan, course.kept, again, course)[0] if again is not None else None,
     )  # fmt: skip
 
 
@@ -239,11 +242,12 @@ def _flagged_in(case: Case, model: nn.Module) -> list[str]:
     return localize(case.replace(model=model)).flagged
 
 
-def _patches(case: Case, name: str, made: Candidate, judged: pd.DataFrame) -> tuple[Patch, Patch]:
-    """The patch and its undo, with what the patch did on `select`."""
-    patch, undo = between(canonical_state(case.model), canonical_state(made.model), name, aliases_of(case.model))
-    row = next(row for row in judged.to_dict("records") if row["candidate"] == name)
-    metrics = {f"select_{column}": float(row[column]) for column in ("fixed", "broken", "net")}
+def _patches(case: Case, plan: Plan, name: str, made: Candidate, course: Course) -> tuple[Patch, Patch]:
+    """The patch and its undo, with what the patch did to the examples it was judged on."""
+    maker = name if name.startswith(plan.name) else f"{plan.name}: {name}"
+    patch, undo = between(canonical_state(case.model), canonical_state(made.model), maker, aliases_of(case.model))
+    row = next(row for row in course.judged.to_dict("records") if row["candidate"] == name)
+    metrics = {column: float(row[column]) for column in ("fixed", "broken", "net")} | {"judged_on": float(course.n)}
     return replace(patch, metrics=metrics, margin=made.margin), replace(undo, margin=made.margin)
 
 

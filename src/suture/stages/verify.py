@@ -165,7 +165,10 @@ def verify(
     before, after = (case.outcomes("verify", model) for model in (case.model, repaired))
     moves = flips(before.right, after.right)
     verdict = judge(moves) if len(patch) else Verdict.NO_CHANGE
-    unseen = case.protocol != "paper"
+    optimistic = case.protocol == "paper"
+    # Whether a stranger's patch was made with these examples, nobody here can say.
+    unseen = isinstance(treatment, Treatment)
+    of = "{} examples that were diagnosed too" if optimistic else "{} unseen examples" if unseen else "{} examples"
     pairs = pair_table(case, before, after)
     chosen, pictures = gallery(case, repaired, before, after)
     examples, drawn = cells(case, repaired, before, after, pairs)
@@ -182,13 +185,13 @@ def verify(
         net_interval=net_interval(moves, case.seed),
         p_value=mcnemar(moves.fixed, moves.broken),
         verdict=verdict,
-        sentence=_sentence(verdict, moves.n, examples_needed(moves), changed=len(patch) > 0, unseen=unseen),
+        sentence=_sentence(verdict, moves.n, examples_needed(moves), changed=len(patch) > 0, of=of),
         negative_flip_rate=moves.negative_flip_rate,
         regression_rate=moves.regression_rate,
         regression_bound=upper_bound(moves.broken, moves.right_before) if len(patch) else 0.0,
         churn=_churn(before, after),
         churn_floor=_floor(case, after, twin),
-        optimistic=not unseen,
+        optimistic=optimistic,
         per_class=class_table(case, before, after),
         pairs=pairs,
         per_slice=slice_table(masks, before, after),
@@ -214,10 +217,10 @@ def _patch_of(treatment: Treatment | Patch | str | Path) -> Patch:
     raise InvalidArgumentError(f"verify takes a treatment, a patch or the path of one, not {type(treatment).__name__}")
 
 
-def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, unseen: bool) -> str:
+def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, of: str) -> str:
     if not changed:
         return "No measurable change: the patch is empty."
-    examples = f"{n} unseen examples" if unseen else f"{n} examples that were diagnosed too"
+    examples = of.format(n)
     return {
         Verdict.BETTER: f"Better: on {examples} the repair fixes more than it breaks.",
         Verdict.WORSE: f"Worse: on {examples} the repair breaks more than it fixes.",

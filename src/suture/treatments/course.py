@@ -26,6 +26,7 @@ class Course:
         kept: name of the candidate, or ``none``.
         made: the network that was kept, all the way; None for ``none``.
         judged: a row per candidate; see `suture.treatments.choice.judge_all`.
+        n: how many examples they were judged on.
         history: a row per epoch.
         cost: of everything.
         note: what was kept and why.
@@ -35,6 +36,7 @@ class Course:
     kept: str
     made: Candidate | None
     judged: pd.DataFrame
+    n: int
     history: pd.DataFrame
     cost: Cost
     note: str
@@ -115,7 +117,8 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
                 "'select' and 'repair' have too few examples that are right to promise that at most "
                 f"{percent(bound or 0, 0)} of such break ({needed} in both would do), so the original was kept"
             )
-            return Course(NONE, None, table({}, {}, plan.choose, judge.right), pd.DataFrame(), judge.cost, why)
+            judged, n = table({}, {}, plan.choose, judge.right), len(judge.right)
+            return Course(NONE, None, judged, n, pd.DataFrame(), judge.cost, why)
     treated = perform(plan, job)
     if small and treated.candidates:
         folds = cross_fit(plan, job, treated, account)
@@ -131,11 +134,11 @@ def _cycle(plan: Plan, job: Job, *, always: bool) -> Course:
     account += treated.account
     if not treated.candidates:
         note = treated.stopped or "no epoch was completed"
-        return Course(NONE, None, judged, treated.history, treated.cost, note, account)
+        return Course(NONE, None, judged, len(right), treated.history, treated.cost, note, account)
     name = _most(judged) if always else best_of(judged, plan.choose.switch_se)
     kept = _whole(job.model, treated.candidates[name]) if name in treated.candidates else None
     note = _note(plan, treated, judged, name, where)
-    return Course(name if kept else NONE, kept, judged, treated.history, treated.cost, note, account)
+    return Course(name if kept else NONE, kept, judged, len(right), treated.history, treated.cost, note, account)
 
 
 def _most(judged: pd.DataFrame) -> str:
