@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from suture.case import Case, refuse_unlike
+from suture.friction import friction_beside, load_friction
 from suture.images import ImageFormat
 from suture.loading import load_data, load_model, source_of
 from suture.moments import beside, load_moments
@@ -87,6 +88,7 @@ class Asked(BaseModel):
         extra = {path: load_data(path, image, skip_bad=self.skip_bad) for path in self.repair_extra or ()}
         refuse_unlike(data | extra)
         record = beside(Path(self.weights)) if self.weights else None
+        braked = friction_beside(Path(self.weights)) if self.weights else None
         return Case(
             model,
             data.pop("data", None),
@@ -98,6 +100,7 @@ class Asked(BaseModel):
             image=image,
             factory=lambda: load_model(self.model),
             reference=load_model(self.model, self.reference) if self.reference else None,
+            friction=load_friction(braked) if braked is not None and braked.is_file() else None,
             moments=load_moments(record) if record is not None and record.is_file() else None,
             seed=self.seed,
             device=self.device,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from suture import groups as grouping
 from suture.errors import DataError, InvalidArgumentError
+from suture.friction import Friction, fitting
 from suture.images import ImageFolder, ImageFormat, pixels_of, shrunk
 from suture.loading import load_data, load_task
 from suture.moments import Moments, Record, layers_of
@@ -49,6 +50,8 @@ class Case:
         reference: a healthy model of the same architecture that sharpens scores.
         moments: what the layers gave at a healthy time, as `suture.moments.measure_moments` finds it; layers that
             the model does not have are refused.
+        friction: parameter → Σ hξ that the iKFAD optimizer of the model's training accumulated; without it the
+            localizer ``friction`` trains a copy for a moment.
         seed: of everything random.
         device: ``"auto"`` takes a GPU if there is one.
         batch_size: of evaluation and evidence.
@@ -79,6 +82,7 @@ class Case:
         factory: Callable[[], nn.Module] | None = None,
         reference: nn.Module | None = None,
         moments: Record | None = None,
+        friction: Friction | None = None,
         seed: int = 42,
         device: str = "auto",
         batch_size: int = 128,
@@ -96,6 +100,7 @@ class Case:
         self.image, self.factory = image, factory
         self.reference = copy.deepcopy(reference).to(self.device).eval() if reference is not None else None
         self.moments = _fitting(self.model, moments, self.device)
+        self.friction = fitting(self.model, friction or {})
         given = _given(data, diagnose, repair, verify, protocol, image)
         if repair_extra is not None:
             given["repair_extra"] = load_data(repair_extra, image) if isinstance(repair_extra, str) else repair_extra
@@ -113,7 +118,7 @@ class Case:
         return fingerprint(
             self.weights_sha256,
             self.reference_sha256,
-            _digest(self.moments),
+            _digest(self.moments) + (base_sha256(self.friction) if self.friction else ""),
             repr(self.model),
             {name: split.fingerprint for name, split in self.splits.items()},
             self.groups,

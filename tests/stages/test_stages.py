@@ -157,6 +157,8 @@ def test_verify_takes_a_treatment_a_patch_or_a_path(tmp_path: Path) -> None:
     treatment = suture.treat(case, ["last"], toys.PLAN)
     treatment.patch.save(tmp_path / "p.safetensors")
     found = [suture.verify(case, t).to_dict() for t in (treatment, treatment.patch, tmp_path / "p.safetensors")]
+    assert "240 unseen examples" in found[0].pop("sentence")
+    assert [each.pop("sentence").count("on 240 examples") for each in found[1:]] == [1, 1]  # who made them is not known
     assert found[0] == found[1] == found[2]
 
 

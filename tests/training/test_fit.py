@@ -1,5 +1,6 @@
 """Training into a directory: resumed bit for bit, done once, refused for another one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def test_a_finished_training_is_not_done_again_and_another_one_is_refused(tmp_pa
         go(tmp_path, seed=1)
 
 
+def test_what_a_recipe_came_to_is_written_down_and_other_options_are_refused(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=1, batch_size=32, optimizer="rmsprop", options={"alpha": 0.9}, schedule="linear")
+    go(tmp_path, recipe)
+    written = json.loads((tmp_path / "training.json").read_text())["recipe"]
+    assert (written["lr"], written["momentum"], written["options"], written["schedule"]) == (
+        5e-4, 0.0, {"alpha": 0.9}, "linear",
+    )  # fmt: skip
+    with pytest.raises(RunError, match=r"options.alpha 0.9 there, 0.5 here"):
+        go(tmp_path, recipe.model_copy(update={"options": {"alpha": 0.5}}))
+
+
 class Stop(Exception):
     pass
 
@@ -70,10 +82,16 @@ class Quits:
             raise Stop
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+OWN = {
+    "rmsprop, step": Recipe(optimizer="rmsprop", options={"centered": True}, schedule="step", momentum=0.5),
+    "critical, milestones": Recipe(schedule="multisteplr", schedule_options={"milestones": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize("name", [*TRAININGS, *OWN])
 def test_every_recipe_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, name: str) -> None:
     changes = {"epochs": 3, "batch_size": 32, "switch_epoch": 1 if name == "hybrid-ep52" else None}
-    recipe = load_recipe(name, **changes)
+    recipe = load_recipe(name, **changes) if name in TRAININGS else OWN[name].model_copy(update=changes)
     whole = go(tmp_path / "whole", recipe)
     with pytest.raises(Stop):
         go(tmp_path / "cut", recipe, loggers=lambda: [Quits(2)])

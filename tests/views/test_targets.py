@@ -66,6 +66,19 @@ class Odd(nn.Module):
         self.norm = nn.BatchNorm2d(1)
 
 
+class Residual(nn.Module):
+    """Convolutions and what follows them, at the root and in a stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)
+        self.layer1 = nn.ModuleDict({
+            "conv1": nn.Conv2d(2, 2, 1), "bn1": nn.BatchNorm2d(2), "conv2": nn.Conv2d(2, 2, 1),
+            "bn2": nn.BatchNorm2d(2), "norm": nn.LayerNorm(2),
+        })  # fmt: skip
+        self.fc = nn.Linear(2, 3)
+
+
 MODELS: dict[str, type[nn.Module]] = {"body": Body, "language": Language, "twins": Twins, "odd": Odd}
 CASES = [
     ("language", "block", ["model.layers.1", "model.layers.3"]),
@@ -166,6 +179,50 @@ def test_json_is_the_names() -> None:
     made, groups = exported(Odd(), "top", ["layer1"], "json")
     assert json.loads(made.text) == groups
     assert made.lines == ["layer1 -> 6 parameters"]
+
+
+def test_a_flagged_group_without_a_layer_for_lora_is_said_to_be_left_out() -> None:
+    made, _ = exported(Residual(), "top", ["conv1", "bn1"], "peft")
+    assert json.loads(made.text)["target_modules"] == "conv1"
+    assert made.lines == [
+        "conv1 -> 1 module",
+        "bn1 -> 0 modules; 1 BatchNorm2d left out, which LoRA does not adapt",
+    ]
+
+
+def test_norms_inside_a_flagged_group_are_said_to_be_left_out() -> None:
+    made, _ = exported(Residual(), "top", ["layer1", "fc"], "peft")
+    assert made.lines == [
+        "layer1.conv1 -> 1 module",
+        "conv2 -> 1 module",
+        "fc -> 1 module",
+        "layer1 -> 2 modules; 2 BatchNorm2d and 1 LayerNorm left out, which LoRA does not adapt",
+    ]
+
+
+@pytest.mark.parametrize(("name", "level", "flagged"), CASES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("form", ["peft", "axolotl", "json"])
+def test_the_lines_account_for_every_flagged_group(form: str, name: str, level: Any, flagged: list[str]) -> None:
+    model = MODELS[name]()
+    made, groups = exported(model, level, flagged, form)
+    assert list(made.groups) == flagged
+    for group, parameters in groups.items():
+        mine = {n.rpartition(".")[0] for n in parameters} if form == "peft" else set(parameters)
+        n = len(made.groups[group])
+        assert n + len(made.left_out.get(group, [])) == len(mine)
+        ours = [line for line in made.lines if line.startswith(f"{group} -> {n} ")]
+        whole = [p for p, names in made.matches.items() if set(names) == mine]
+        assert len(ours) == 1 or whole
+
+
+def test_what_axolotl_and_json_take_is_not_said_twice() -> None:
+    flagged = ["layer1", "bn1"]
+    axolotl, _ = exported(Residual(), "top", flagged, "axolotl")
+    assert axolotl.lines == ["^layer1[.].+$ -> 10 parameters", "^bn1[.].+$ -> 2 parameters"]
+    plain, _ = exported(Residual(), "top", flagged, "json")
+    assert plain.lines == ["layer1 -> 10 parameters", "bn1 -> 2 parameters"]
+    mine, _ = exported(Residual(), {"mine": ["bn1.weight", "fc.bias"]}, ["mine"], "axolotl")
+    assert mine.lines == ["^bn1[.]weight$ -> 1 parameter", "^fc[.]bias$ -> 1 parameter", "mine -> 2 parameters"]
 
 
 @pytest.mark.parametrize(

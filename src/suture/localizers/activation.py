@@ -44,7 +44,7 @@ def norm_statistics(evidence: Evidence) -> Finding:
     damage go back to Li et al. 2017 (AdaBN), there as a sign of another domain.
     """
     if len(evidence.examples) < FEWEST:
-        why = f"{len(evidence.examples)} examples are too few to tell activations from their record; {FEWEST} will do."
+        why = f"It takes {FEWEST} examples to tell activations from their record, and there are fewer."
         return Finding(pd.Series(np.nan, index=list(evidence.groups)), None, None, why)
     walk, unfit = take_walk(evidence)
     if walk is None:

@@ -23,15 +23,19 @@ LR, MOMENTUM, CLIP = 0.01, 0.9, 1.0
 def friction(evidence: Evidence) -> pd.Series:
     """Σ hξ of iKFAD over a short training on the errors, mean over the group's parameters, without unit.
 
-    A copy is trained whole for 20 steps of 50 errors (lr 0.01, momentum 0.9, gradients clipped to norm 1, eval
-    mode). ξ follows the square of the momentum, so this is ``rms`` of ∇_g seen over a way instead of at a point. NaN
-    when the loss did not stay finite, or there are no errors. See `friction_from_state` for the friction that a
-    training has left behind.
+    Where the model was trained by iKFAD and its friction is kept (``case.friction``; ``suture train`` leaves it beside
+    the weights), it is that of the training, errors or not. Otherwise a copy is trained whole for 20 steps of 50 errors
+    (lr 0.01, momentum 0.9, gradients clipped to norm 1, eval mode). ξ follows the square of the momentum, so this is
+    ``rms`` of ∇_g seen over a way instead of at a point. NaN when the loss did not stay finite, or there are no errors.
 
-    Cost: 1000 examples forward and backward.
+    Cost: none where friction is kept, else 1000 examples forward and backward.
 
     Source: the paper's section 6.1 (Methods B to D); `suture.optimizers.IKFAD`.
     """
+    kept = evidence.case.friction
+    if kept and evidence.model is evidence.case.model:
+        means = {group: _mean(kept, evidence.model, names) for group, names in evidence.groups.items()}
+        return pd.Series(means, dtype=float)
     trained = short_training(evidence)
     return unknown(evidence) if trained is None else friction_from_state(*trained, evidence.groups)
 
@@ -71,11 +75,13 @@ def friction_from_state(
     if isinstance(state, IKFAD):
         return pd.Series(state.group_friction(model, groups), dtype=float)
     values = dict(_frictions(state, {n: p for n, p in model.named_parameters() if p.is_floating_point()}))
-    means = {}
-    for group, names in groups.items():
-        total = sum(float(values[name].double().sum()) for name in names if name in values)
-        means[group] = total / sum(model.get_parameter(name).numel() for name in names)
-    return pd.Series(means, dtype=float)
+    return pd.Series({group: _mean(values, model, names) for group, names in groups.items()}, dtype=float)
+
+
+def _mean(values: Mapping[str, Tensor], model: nn.Module, names: Sequence[str]) -> float:
+    """Mean over all numbers of some parameters; what has no friction counts as 0."""
+    total = sum(float(values[name].double().sum()) for name in names if name in values)
+    return total / sum(model.get_parameter(name).numel() for name in names)
 
 
 def _frictions(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -29,7 +29,7 @@ def rehearse(recipe: Recipe | str, **changes: object) -> History:
     if isinstance(recipe, str):
         recipe = _named(recipe, changes)
     elif changes:
-        recipe = validated(Recipe, recipe.model_dump() | changes, name)
+        recipe = validated(Recipe, recipe.fields_with(changes), name)
     if recipe.momentum == "hybrid" and recipe.switch_epoch is None:
         raise InvalidArgumentError(
             f"{name} switches when accuracy reaches {recipe.threshold:g}, which a schedule alone does not have; "

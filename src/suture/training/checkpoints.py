@@ -86,9 +86,11 @@ class Checkpoints:
                 if name.startswith("optimizer/"):
                     _, index, field = name.split("/", 2)
                     state.setdefault(int(index), {})[field] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": _tuples(metadata["param_groups"])})
+            groups = _tuples(metadata["param_groups"], optimizer.param_groups)
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
             for schedule, saved in zip(schedules, metadata["schedules"], strict=True):
-                schedule.load_state_dict(saved)
+                # JSON turned the numbers that milestones go by into text; like every setting, they are there already.
+                schedule.load_state_dict({name: value for name, value in saved.items() if not isinstance(value, dict)})
             return int(metadata["epoch"]), list(metadata["rows"])
         return 0, []
 
@@ -119,6 +121,9 @@ class Checkpoints:
         return sorted(self.directory.glob("checkpoint-*.safetensors"))
 
 
-def _tuples(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """JSON turned Adam's betas into lists; optimizers keep tuples."""
-    return [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]
+def _tuples(saved: list[dict[str, Any]], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """JSON turned tuples, such as Adam's betas, into lists; what is a tuple in the optimizer becomes one again."""
+    return [
+        {name: tuple(value) if isinstance(own.get(name), tuple) else value for name, value in group.items()}
+        for group, own in zip(saved, groups, strict=True)
+    ]

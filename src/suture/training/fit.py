@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from suture.errors import RunError, SutureError
+from suture.friction import friction_beside, friction_of, save_friction
 from suture.images import ImageFormat
 from suture.moments import beside, measure_moments, save_moments
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
@@ -36,7 +37,8 @@ class Fit:
 
     Attributes:
         weights: path of the weights; beside them, ``weights.moments.safetensors`` says what each layer gave on the
-            training examples, which `suture.localize` compares with when the network is ill one day.
+            training examples, which `suture.localize` compares with when the network is ill one day, and, after a
+            training with iKFAD, ``weights.friction.safetensors`` where that had to brake.
         log: path of the history, as `suture.scan` reads it.
         history: the same as a table: epoch, lr, momentum, loss, accuracy, seconds, and test_accuracy, test_loss
             when there were test examples.
@@ -90,12 +92,16 @@ def fit(
         write_json(description, {"key": key} | asked)
         if not (out / WEIGHTS).exists():
             try:
-                model, run = _train(build, examples, task, recipe, out, test, seed, device, image, key, loggers())
+                model, run, friction = _train(
+                    build, examples, task, recipe, out, test, seed, device, image, key, loggers()
+                )
             except SutureError:
                 if fresh and not (out / HISTORY).exists():
                     shutil.rmtree(out, ignore_errors=True)  # nothing was trained: the mended command may begin anew
                 raise
             record = measure_moments(model, examples, task, device=device, seed=seed)
+            if friction:
+                save_friction(friction, friction_beside(out / WEIGHTS))
             save_moments(record, beside(out / WEIGHTS))  # before the weights: these mean that all is there
             with replacing(out / WEIGHTS) as temporary:
                 state = {name: tensor.cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
@@ -143,7 +149,7 @@ def _word(value: Any) -> str:
 def _train(
     build: Callable[[], nn.Module], examples: Examples, task: Task, recipe: Recipe, out: Path, test: Examples | None,
     seed: int, device: torch.device, image: ImageFormat | None, key: str, loggers: list[Logger],
-) -> tuple[nn.Module, TrainingRun]:  # fmt: skip
+) -> tuple[nn.Module, TrainingRun, dict[str, torch.Tensor]]:  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build().to(device)
@@ -165,4 +171,4 @@ def _train(
         device=device, augment=recipe.augment, image=image, clip=recipe.clip, checkpoints=Checkpoints(out, key),
         after_epoch=after_epoch, after_checkpoint=keep,
     )  # fmt: skip
-    return model, run
+    return model, run, friction_of(optimizer, model)

@@ -1,40 +1,84 @@
 """Recipes: optimizer, schedules and budget of a training as data; the paper's trainings by name."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from suture.errors import InvalidArgumentError, UnknownNameError
-from suture.optimizers import CADAM, IKFAD, CubicDamping
 from suture.physics import cosine_lr, critical_momentum, effective_lr
 from suture.registry import suggest
 from suture.rundir import read_toml, validated
 from suture.schedules import CriticalMomentum, HybridMomentum, InverseCoupledMomentum
 from suture.training.augment import Augment
+from suture.training.by_name import (
+    NO_OPTIMIZERS,
+    NO_SCHEDULES,
+    OPTIMIZERS,
+    SCHEDULES,
+    family,
+    known_name,
+    lacks,
+    make_optimizer,
+    make_schedule,
+    refuse_unknown,
+    usual,
+)
 
-OptimizerName = Literal["sgd", "adam", "adamw", "cubic_damping", "ikfad", "cadam"]
 MomentumName = Literal["critical", "inverse", "hybrid"]
 
 CLAMP = (0.5, 0.99)  # of critical momentum (section 4.1)
 RANGE = (0.85, 0.95)  # of inverse coupling: at the highest and lowest learning rate (Table 2)
+TRIED = 1000  # epochs of a schedule that are gone through when a recipe is read
+# Fields that came later, and their defaults. They are left out of what is saved where they have these, so that
+# trainings and treatments of earlier versions, which go by a hash of their recipes, are found again.
+LATER: dict[str, object] = {"options": None, "schedule": "cosine", "schedule_options": None}
 
 
 class Recipe(BaseModel):
-    """How long and how hard to train; the defaults are those of the paper's surgical correction (Table 16)."""
+    """How long and how hard to train; the defaults are those of the paper's surgical correction (Table 16).
+
+    With another optimizer than SGD and its kin, what is not given is what suits that one.
+
+    >>> recipe = Recipe(optimizer="adamw")
+    >>> recipe.lr, recipe.lr_min, recipe.momentum
+    (0.0005, 5e-06, 0.9)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(30, ge=1, description="passes over the examples")
     batch_size: int = Field(128, ge=1, description="examples per step")
-    optimizer: OptimizerName = Field("sgd", description="sgd, adam, adamw, cubic_damping, ikfad, cadam")
-    lr: float = Field(0.01, gt=0, description="learning rate of the first epoch")
-    lr_min: float = Field(1e-4, ge=0, description="learning rate that the cosine falls to after the last epoch")
+    optimizer: str = Field(
+        "sgd", description="sgd, adam, adamw, cubic_damping, ikfad, cadam, or a class of torch.optim in lower case"
+    )
+    options: dict[str, Any] | None = Field(None, description="further arguments of the optimizer, by name")
+    schedule: str = Field(
+        "cosine",
+        description="of the learning rate, epoch by epoch: cosine, constant, linear, step, or a class of "
+        "torch.optim.lr_scheduler in lower case",
+    )
+    schedule_options: dict[str, Any] | None = Field(None, description="arguments of the schedule, by name")
+    lr: float = Field(0.01, gt=0, description="learning rate of the first epoch; 5e-4 for the Adam family and RMSprop")
+    lr_min: float = Field(
+        1e-4,
+        ge=0,
+        description="learning rate that cosine and linear fall to after the last epoch; lr / 100 for others than SGD",
+    )
     momentum: float | MomentumName = Field(
         "critical",
         description="a number, or critical: clamp(1 - 2 sqrt(lr), 0.5, 0.99), inverse: 0.95 to 0.85 against lr, "
@@ -49,6 +93,101 @@ class Recipe(BaseModel):
     clip: float | None = Field(1.0, gt=0, description="largest norm of a step's gradient; none for no limit")
     augment: Augment = Field(Augment(), description="what happens to pictures before each step")
 
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        return known_name(name, OPTIMIZERS, NO_OPTIMIZERS, "optimizer")
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        return known_name(name, SCHEDULES, NO_SCHEDULES, "schedule")
+
+    @field_validator("options", "schedule_options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Numbers, words and lists of them, which survive a file."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in (options or {}).items()}
+        for name, value in plain.items():
+            for each in value if isinstance(value, list) else [value]:
+                if not isinstance(each, bool | int | float | str) or (
+                    isinstance(each, float) and not math.isfinite(each)
+                ):
+                    raise InvalidArgumentError(
+                        f"{name} must be a finite number, a word or a list of such, not {each!r}"
+                    )
+        return plain or None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suited(cls, data: Any) -> Any:
+        """Fill in what the optimizer decides."""
+        name = str(data.get("optimizer", "sgd")).lower() if isinstance(data, Mapping) else ""
+        return {**data, **usual(name, data)} if name in OPTIMIZERS else data
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        """Whatever an optimizer or a schedule would refuse is refused before a training begins."""
+        options, betas = self.options or {}, (self.options or {}).get("betas")
+        refuse_unknown(self.optimizer, OPTIMIZERS[self.optimizer], options)
+        refuse_unknown(self.schedule, SCHEDULES[self.schedule], self.schedule_options or {})
+        for field in sorted(lacks(self.optimizer)):
+            if getattr(self, field) != 0:
+                raise InvalidArgumentError(f"{self.optimizer} has no {field}; leave it out, or say 0")
+        if betas is not None and not (isinstance(betas, list) and len(betas) == 2):
+            raise InvalidArgumentError(f"betas must be two numbers, such as [0.9, 0.99], not {betas}")
+        if betas and isinstance(self.momentum, float) and betas[0] != self.momentum:
+            raise InvalidArgumentError(
+                f"momentum {self.momentum:g} is betas[0], which options say is {betas[0]}; leave momentum out"
+            )
+        if self.match_effective_lr and self.schedule != "cosine":
+            raise InvalidArgumentError(f"match_effective_lr goes with the schedule cosine, not with {self.schedule}")
+        if options or self.schedule != "cosine" or self.schedule_options:
+            self._try()
+        return self
+
+    def _try(self) -> None:
+        """Go through the epochs with nothing to train."""
+        where = self.optimizer
+        try:
+            optimizer = self._optimizer([Parameter(torch.zeros(1))])
+            where = f"the schedule {self.schedule}"
+            schedules = self._schedules(optimizer)
+            for epoch in range(1, min(self.epochs, TRIED) + 1):
+                lr = float(optimizer.param_groups[0]["lr"])
+                if not (lr >= 0 and math.isfinite(lr)):
+                    raise InvalidArgumentError(f"the learning rate would be {lr:g} in epoch {epoch}")
+                optimizer.step()  # before the schedules, or torch warns
+                for schedule in schedules:
+                    schedule.step()
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            raise InvalidArgumentError(f"{where} refuses its options: {error}") from error
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name not in LATER or value != LATER[name]}
+
+    def fields_with(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a recipe like this one but for some changes, for validation.
+
+        With an optimizer of another family, what suited this recipe's own (lr, lr_min, momentum, options) is not
+        taken over: where the changes do not say it, it is what suits the new one.
+        """
+        kept, new = self.model_dump(), str(changes.get("optimizer", self.optimizer)).lower()
+        if new in OPTIMIZERS:
+            left = lacks(new)
+            if new != self.optimizer:
+                left.add("options")
+            if family(new) != family(self.optimizer):
+                left |= {"lr", "lr_min", "momentum"}
+            options = changes.get("options")
+            if isinstance(options, Mapping) and "betas" in options:
+                left.add("momentum")
+            kept = {name: value for name, value in kept.items() if name not in left}
+        if str(changes.get("schedule", self.schedule)).lower() != self.schedule:
+            kept.pop("schedule_options", None)
+        return kept | dict(changes)
+
     def build(self, parameters: Iterable[Parameter]) -> tuple[Optimizer, list[LRScheduler]]:
         """An optimizer and its schedules, to be stepped after each epoch in the order given.
 
@@ -56,6 +195,9 @@ class Recipe(BaseModel):
             InvalidArgumentError: effective learning rates are to be matched without a constant momentum.
         """
         optimizer = self._optimizer(parameters)
+        return optimizer, self._schedules(optimizer)
+
+    def _schedules(self, optimizer: Optimizer) -> list[LRScheduler]:
         schedules: list[LRScheduler] = [self._lr_schedule(optimizer)]
         if self.momentum == "critical":
             schedules.append(CriticalMomentum(optimizer, clamp=CLAMP))
@@ -63,28 +205,21 @@ class Recipe(BaseModel):
             schedules.append(InverseCoupledMomentum(optimizer))
         elif self.momentum == "hybrid":
             schedules.append(HybridMomentum(optimizer, self.threshold, self.switch_epoch, clamp=CLAMP))
-        return optimizer, schedules
+        return schedules
 
     def _optimizer(self, parameters: Iterable[Parameter]) -> Optimizer:
         momentum = self.momentum if isinstance(self.momentum, float) else 0.9  # schedules replace it
-        decay = self.weight_decay
-        match self.optimizer:
-            case "sgd":
-                return torch.optim.SGD(parameters, lr=self.lr, momentum=momentum, weight_decay=decay)
-            case "adam":
-                return torch.optim.Adam(parameters, lr=self.lr, betas=(momentum, 0.999), weight_decay=decay)
-            case "adamw":
-                return torch.optim.AdamW(parameters, lr=self.lr, betas=(momentum, 0.999), weight_decay=decay)
-            case "cubic_damping":
-                return CubicDamping(parameters, lr=self.lr, momentum=momentum, c=0.1, weight_decay=decay)
-            case "ikfad":
-                return IKFAD(parameters, lr=self.lr, momentum=momentum, weight_decay=decay)
-            case "cadam":
-                return CADAM(parameters, lr=self.lr, momentum=momentum, weight_decay=decay)
+        return make_optimizer(
+            self.optimizer, parameters, self.options or {}, lr=self.lr, momentum=momentum,
+            weight_decay=self.weight_decay,
+        )  # fmt: skip
 
     def _lr_schedule(self, optimizer: Optimizer) -> LRScheduler:
         if not self.match_effective_lr:
-            return CosineAnnealingLR(optimizer, self.epochs, eta_min=self.lr_min)
+            return make_schedule(
+                self.schedule, optimizer, self.schedule_options or {}, epochs=self.epochs, lr=self.lr,
+                lr_min=self.lr_min,
+            )  # fmt: skip
         if not isinstance(self.momentum, float):
             raise InvalidArgumentError("match_effective_lr needs a constant momentum, such as momentum = 0.9")
         momentum = self.momentum
@@ -132,4 +267,4 @@ def load_recipe(name: str, **changes: object) -> Recipe:
         return read_toml(Path(name), Recipe, changes)
     if name not in TRAININGS:
         raise UnknownNameError(f"no recipe and no TOML file is called '{name}'; {suggest(name, list(TRAININGS))}")
-    return validated(Recipe, TRAININGS[name].model_dump() | changes, f"recipe '{name}'")
+    return validated(Recipe, TRAININGS[name].fields_with(changes), f"recipe '{name}'")

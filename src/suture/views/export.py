@@ -113,7 +113,9 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         yield (
             "Localize",
             localize.findings(done.localize),
-            [localize_tables.grid(done.localize)] if done.localize.n_errors else [],
+            [localize_tables.grid(done.localize), localize_tables.others(done.localize)]
+            if done.localize.n_errors
+            else [],
         )
     if done.diagnose:
         found = done.diagnose

@@ -123,7 +123,7 @@ def table(result: Localization) -> Table:
     drawn = [_bars(result)] if drawable(result) else []
     main = grid(result, narrow=True)
     apart = [] if any(name == PAID for name, _ in main.columns) else [gains(result)]
-    more = [grid.rich() for grid in (beside(result), *apart) if grid]
+    more = [grid.rich() for grid in (beside(result), *apart, others(result, narrow=True)) if grid]
     said = lines([*findings(result), *small_print(result)])
     first = [lines([f"Warning: {text}" for text in warnings(result)])] if warnings(result) else []
     return stacked(*first, main.rich(), *drawn, *more, said)
@@ -140,8 +140,10 @@ def _bars(result: Localization) -> Table:
         drawn.append(Bar(group, ours, marks, behind, bold=group == result.top))
     more = f"; {len(shown)} of {len(profiles)} groups" if len(shown) < len(profiles) else ""
     name = f"share of {result.first}" if shares else result.first
-    nulls = "┃ on correct examples, ○ at random weights" if line is None else f"┃ {unit_of(result.first)}"
-    return bars(drawn, f"{name}; {nulls}{more}")
+    meanings = {"┃": "on correct examples", "○": "at random weights"} if line is None else {"┃": unit_of(result.first)}
+    there = {sign for bar in drawn for sign, place in bar.marks.items() if known(place)}
+    said = ", ".join(f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in there)
+    return bars(drawn, f"{name}{'; ' if said else ''}{said}{more}")
 
 
 def html(result: Localization) -> Markup:
@@ -151,31 +153,33 @@ def html(result: Localization) -> Markup:
 
 def section(result: Localization) -> Markup:
     """Figure, tables and what may be said, for the page."""
-    alt = (
-        f"{with_unit(result.first)} per group; held-out gain per group."
-        if result.first in STANDS_OUT
-        else f"Share of {result.first} per group on errors, on correct examples and at random weights; gain per group."
-    )
     return render(
         "localize.html.j2",
         result=result,
         warnings=warnings(result),
         findings=findings(result),
         small_print=small_print(result),
-        chart=image(lambda: figure(result), alt) if drawable(result) else None,
+        chart=image(lambda: figure(result), _alt(result)) if drawable(result) else None,
         grid=grid(result),
         beside=beside(result),
         others=others(result),
     )
 
 
+def _alt(result: Localization) -> str:
+    """The figure in words: no nulls are named that it does not have."""
+    name = f"Share of {result.first}" if are_shares(result) else with_unit(result.first)
+    profiles = profiles_of(result)
+    marks = {"correct": "on correct examples", "random": "at random weights"}
+    nulls = [where for key, where in marks.items() if profiles[key].notna().any()]
+    drawn = f" {listed(['on errors', *nulls])}" if nulls else ""
+    gained = "; held-out gain per group" if gains_of(result)["gain"].notna().any() else ""
+    return f"{name} per group{drawn}{gained}."
+
+
 def findings(result: Localization) -> list[str]:
     """What the scores say, a sentence each."""
-    examples = f"{several(result.n, 'example')} of the diagnose split"
-    found = [f"The model is wrong on {count(result.n_errors)} of the {examples} (accuracy {percent(result.accuracy)})."]
-    if not result.n_errors:
-        found = [f"The model is right on all {examples}, so there are no errors to localize."]
-    found.append(winner(result))
+    found = [_accuracy(result), winner(result)]
     if result.flagged:
         found.append(f"Flagged for treatment by {plain(result.rule, 60)}: {listed(result.flagged)}.")
     else:
@@ -188,6 +192,20 @@ def findings(result: Localization) -> list[str]:
             "than the errors."
         )
     return found
+
+
+def _accuracy(result: Localization) -> str:
+    """How often the model is wrong."""
+    examples, one = _examples(result), result.n == 1
+    if not result.n_errors:
+        whole = examples if one else f"all {several(result.n, 'example')}"
+        return f"The model is right on {whole} of the diagnose split, so there are no errors to localize."
+    part = examples if one else f"{count(result.n_errors)} of {examples}"
+    return f"The model is wrong on {part} of the diagnose split (accuracy {percent(result.accuracy)})."
+
+
+def _examples(result: Localization) -> str:
+    return "the only example" if result.n == 1 else f"the {several(result.n, 'example')}"
 
 
 def winner(result: Localization) -> str:
@@ -206,8 +224,8 @@ def small_print(result: Localization) -> list[str]:
         parts = sorted(result.cost.items(), key=lambda item: -item[1])
         listing = ", ".join(f"{plain(name, 40)} {number(passes, 2)}" for name, passes in parts if passes >= 0.005)
         said.append(
-            f"Cost: {number(sum(result.cost.values()), 2)} forward and backward passes over the "
-            f"{several(result.n, 'example')} ({listing})."
+            f"Cost: {number(sum(result.cost.values()), 2)} forward and backward passes over "
+            f"{_examples(result)} ({listing})."
         )
     if result.skipped:
         reasons = "; ".join(f"{plain(name, 40)}: {plain(why, 160)}" for name, why in result.skipped.items())

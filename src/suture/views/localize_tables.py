@@ -19,9 +19,11 @@ from suture.views.profiles import (
     raw_scores,
     sizes_of,
 )
-from suture.views.text import count, number, percent, several
+from suture.views.text import NOTHING, number, percent, several
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from suture.stages.localize import Localization
 
 GUESSING = (
@@ -32,6 +34,10 @@ MOST_DIGITS = 6  # that tell a score from the line above which it stands out
 LONGEST = 60  # groups in a table: all of them are in scores.csv
 PAID = "held-out gain"
 GAINS = "Held-out gain: fall of log(1 + loss) on examples that were not trained on."
+OTHERS = "The other localizers"
+ALL_SCORES = "Scores of every group are in localize/scores.csv."
+TERMINAL = 80  # letters of a line that can be relied on
+NAME = 22  # letters of a group's name that are never folded
 SCATTER = "An interval below its score says that most of the score is scatter between examples."
 
 
@@ -52,7 +58,9 @@ def grid(result: Localization, *, narrow: bool = False) -> Grid:
         SCATTER if (raw["high"] < raw["errors"]).any() else "",
         GAINS if PAID in headings else "",
     ]
-    counts = f"{several(result.n_errors, 'error')} in {count(result.n)} examples (accuracy {percent(result.accuracy)})"
+    counts = (
+        f"{several(result.n_errors, 'error')} in {several(result.n, 'example')} (accuracy {percent(result.accuracy)})"
+    )
     title = f"{with_unit(result.first)}; {counts}" if result.first in STANDS_OUT else f"{result.first} of {counts}"
     columns = [Column("Group"), *column(*headings), Column("flagged")]
     return Grid(title, columns, table, marked, " ".join(filter(None, notes)))
@@ -147,18 +155,59 @@ def on_its_side(value: float, digits: int, line: float | None) -> str:
     return number(value, digits)
 
 
-def others(result: Localization) -> Grid:
-    """Scores of the localizers that did not decide, beside those of correct examples."""
+def others(result: Localization, *, narrow: bool = False) -> Grid:
+    """Scores of the localizers that did not decide, beside those of correct examples where they have them.
+
+    Args:
+        narrow: for a terminal: scores alone where both do not fit; of more localizers than fit, a row each with the
+            groups that score highest.
+    """
     shown_beside = beside_first(result)
     names = [str(name) for name in result.scores.columns[1:] if name != shown_beside]
-    groups = result.scores.index
-    values = {
-        name: (column_of(result.scores, name, groups), column_of(result.null_correct, name, groups)) for name in names
-    }
-    shown = highest(raw_scores(result)["errors"], LONGEST)
-    table = [[group, *(number(series[group]) for name in names for series in values[name])] for group in shown]
-    headings = [heading for name in names for heading in (name, f"{name}, correct")]
-    return Grid("The other localizers", [Column("Group"), *column(*headings)], table if names else [])
+    if all(_scores(result, name).isna().all() for name in names):
+        return Grid("", [], [])
+    whole = _side_by_side(result, names, nulls=True)
+    if not narrow or _fits(whole):
+        return whole
+    alone = _side_by_side(result, names, nulls=False)
+    return alone if _fits(alone) else _leaders(result, names)
+
+
+def _scores(result: Localization, name: str, of: str = "errors") -> pd.Series:
+    return raw_scores(result, name)[of]
+
+
+def _side_by_side(result: Localization, names: list[str], *, nulls: bool) -> Grid:
+    """A row per group, a column per localizer, with or without the nulls from correct examples."""
+    columns = {}
+    for name in names:
+        columns[name] = _scores(result, name)
+        null = _scores(result, name, "correct")
+        if nulls and null.notna().any():
+            columns[f"{name}, correct"] = null
+    shown = highest(_scores(result, result.first), LONGEST)
+    table = [[group, *(number(scores[group]) for scores in columns.values())] for group in shown]
+    return Grid(OTHERS, [Column("Group"), *column(*columns)], table)
+
+
+def _leaders(result: Localization, names: list[str]) -> Grid:
+    """A row per localizer: its two highest groups."""
+    table = []
+    for name in names:
+        best = _scores(result, name).dropna().sort_values(ascending=False, kind="stable")[:2]
+        cells = [cell for group, score in best.items() for cell in (str(group), number(score))]
+        table.append([name, *cells, *[NOTHING] * (4 - len(cells))])
+    score = Column("score", numeric=True)
+    columns = [Column("Localizer"), Column("highest"), score, Column("second"), score]
+    return Grid(f"{OTHERS}: the groups that they score highest", columns, table, note=ALL_SCORES)
+
+
+def _fits(grid: Grid) -> bool:
+    """Whether a terminal shows it without folding headings or numbers; long names of groups may be folded."""
+    texts = [[name, *(row[i] for row in grid.rows)] for i, (name, _) in enumerate(grid.columns)]
+    first, *rest = (max(map(len, below)) for below in texts)
+    widths = [min(first, NAME), *rest]
+    return sum(width + 3 for width in widths) + 1 <= TERMINAL  # a line and two spaces beside each
 
 
 def _mark(result: Localization, group: str) -> str:

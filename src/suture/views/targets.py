@@ -1,13 +1,14 @@
 """The flagged groups as other trainers take them: a PEFT config, axolotl's `unfrozen_parameters`, or plain names.
 
 What is written is matched against the model first, by the rules of the tool that will read it, and has to match what
-was flagged and nothing else.
+was flagged and nothing else. What the tool cannot train of it is left out, and said.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from suture.errors import InvalidArgumentError
 from suture.registry import suggest
 from suture.stages.localize import Localization
+from suture.views.text import listed, plain, several
 
 # What LoRA can be put on: by name, since Hugging Face's Conv1D comes from a package that need not be here.
 ADAPTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Embedding", "Conv1D")
@@ -29,11 +31,15 @@ class Export:
         form: peft, axolotl or json.
         config: as it is written.
         matches: pattern → names of the modules (peft) or parameters that it matches.
+        groups: flagged group → those of them that are its own.
+        left_out: flagged group → kinds of its modules that the tool cannot train, one of each module.
     """
 
     form: str
     config: dict[str, Any]
     matches: dict[str, list[str]]
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -45,9 +51,16 @@ class Export:
 
     @property
     def lines(self) -> list[str]:
-        """``pattern -> n modules``, a line each."""
+        """``pattern -> n modules``, a line each; then a line for each group that none of these covers alone."""
         thing = "module" if self.form == "peft" else "parameter"
-        return [f"{p} -> {len(names)} {thing}{'' if len(names) == 1 else 's'}" for p, names in self.matches.items()]
+        said = [f"{pattern} -> {several(len(names), thing)}" for pattern, names in self.matches.items()]
+        alone = [set(names) for names in self.matches.values()]
+        for group, names in self.groups.items():
+            kinds = [several(n, kind, kind) for kind, n in Counter(self.left_out.get(group, [])).items()]
+            rest = f"; {listed(kinds)} left out, which LoRA does not adapt" if kinds else ""
+            if rest or set(names) not in alone:
+                said.append(f"{plain(group)} -> {several(len(names), thing)}{rest}")
+        return said
 
 
 def export(result: Localization, form: str, model: nn.Module) -> Export:
@@ -80,7 +93,7 @@ def export(result: Localization, form: str, model: nn.Module) -> Export:
 
 
 def _json(groups: Mapping[str, list[str]], model: nn.Module) -> Export:
-    return Export("json", dict(groups), dict(groups))
+    return Export("json", dict(groups), dict(groups), dict(groups))
 
 
 def _axolotl(groups: Mapping[str, list[str]], model: nn.Module) -> Export:
@@ -95,7 +108,8 @@ def _axolotl(groups: Mapping[str, list[str]], model: nn.Module) -> Export:
         below = f"^{_literal(group)}[.].+$"
         found = [below] if _axolotl_matches(below, every) == names else [f"^{_literal(name)}$" for name in names]
         patterns += found
-    return Export("axolotl", {"unfrozen_parameters": patterns}, {p: _axolotl_matches(p, every) for p in patterns})
+    matches = {p: _axolotl_matches(p, every) for p in patterns}
+    return Export("axolotl", {"unfrozen_parameters": patterns}, matches, dict(groups))
 
 
 def _axolotl_matches(pattern: str, names: Iterable[str]) -> list[str]:
@@ -110,10 +124,12 @@ def _literal(name: str) -> str:
 
 def _peft(groups: Mapping[str, list[str]], model: nn.Module) -> Export:
     modules = dict(model.named_modules())
-    flagged = {name.rpartition(".")[0] for names in groups.values() for name in names}
+    holding = {group: {name.rpartition(".")[0] for name in names} for group, names in groups.items()}
+    owners = {group: [name for name in modules if name in holders] for group, holders in holding.items()}
+    flagged = {name for names in owners.values() for name in names}
     wanted = [name for name in modules if name in flagged and _adaptable(modules[name])]
     if not wanted:
-        kinds = sorted({type(modules[name]).__name__ for name in flagged if name in modules})
+        kinds = sorted({type(modules[name]).__name__ for name in flagged})
         raise InvalidArgumentError(
             f"{', '.join(groups)} -> 0 modules: LoRA goes on linear, convolution and embedding layers, and flagged are "
             f"{', '.join(kinds)}; export axolotl or json"
@@ -127,7 +143,11 @@ def _peft(groups: Mapping[str, list[str]], model: nn.Module) -> Export:
     targets = config["target_modules"]
     patterns = [targets] if isinstance(targets, str) else targets
     matches = {p: _peft_matches(config | {"target_modules": targets if p == targets else [p]}, names) for p in patterns}
-    return Export("peft", {"peft_type": "LORA", **config}, matches)
+    adapted = {group: [name for name in names if name in wanted] for group, names in owners.items()}
+    left_out = {
+        group: [type(modules[name]).__name__ for name in names if name not in wanted] for group, names in owners.items()
+    }
+    return Export("peft", {"peft_type": "LORA", **config}, matches, adapted, left_out)
 
 
 def _adaptable(module: nn.Module) -> bool:
