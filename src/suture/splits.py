@@ -255,9 +255,12 @@ def _refuse_overlap(splits: Splits) -> None:
         if shared:
             position, content = shared[0]
             other, there = seen[content]
+            odd = sum(split.strata[i] != splits[seen[h][0]].strata[seen[h][1]] for i, h in shared)
+            labels = f" ({odd} with another label there)" if odd else ""
             raise SplitOverlapError(
-                f"{len(shared)} inputs of '{name}' also stand in '{other}': the first is {split.label(position)}, "
-                f"there {splits[other].label(there)}; a verdict needs examples nothing else saw, so remove one copy"
+                f"{len(shared)} inputs of '{name}' also stand in '{other}'{labels}: the first is "
+                f"{split.label(position)}, there {splits[other].label(there)}; a verdict needs examples nothing else "
+                "saw, so remove one copy"
             )
         seen |= {h: (name, i) for i, h in enumerate(split.hashes)}
 

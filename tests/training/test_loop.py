@@ -249,7 +249,7 @@ def test_a_penalty_that_is_not_finite_ends_the_training() -> None:
         return outputs.sum() * float("inf")
 
     found = run(fresh(), penalty=penalty)
-    assert found.stopped == "the loss was not finite in epoch 1; the state after epoch 0 was kept"
+    assert found.stopped == "the loss was not finite in epoch 1; the state it began with was kept"
     assert found.history.empty
 
 

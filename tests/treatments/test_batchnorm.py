@@ -39,7 +39,10 @@ def test_nothing_but_the_statistics_changes() -> None:
     assert not any(module.training for module in model.modules())
     assert not model.norm._forward_pre_hooks  # type: ignore[union-attr]
     assert not jobs.differing(jobs.state(case.model), before)
-    assert treated.cost.flops == 0
+    n = len(case.splits["repair"])
+    assert treated.cost.flops == n * 2 * (2 * 16 + 16 * 16 + 16 * 3)  # one forward pass
+    assert treated.cost.share == pytest.approx(0.344, abs=0.001)  # of an epoch of full fine-tuning
+    assert (treated.cost.parameters, treated.cost.groups, treated.cost.epochs) == (0, 0, 1)
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:

@@ -1,15 +1,22 @@
 """What a treatment costs: counted by hand on the toy, added up, and told before a long run."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import suture
-from suture.treatments import Cost, Estimate, Everything, FineTune, Groups, Plan
+from suture.training import Augment, Checkpoints
+from suture.treatments import Choice, Cost, Estimate, Everything, FineTune, Groups, Plan
 from suture.treatments.cost import estimate, step_flops
-from suture.treatments.guards import Replay
+from suture.treatments.guards import EWC, Distill, EarlyStop, Replay
+from suture.treatments.where import Tensors
+from suture.views import treat_tables
 from tests import toys
 from tests.treatments import jobs
+from tests.treatments.networks import Residual
 
 ALL = {name for name, _ in toys.Net().named_parameters()}
 FORWARD = 2 * (2 * 16 + 16 * 16 + 16 * 3)  # per example: multiplications and additions of three layers
@@ -49,8 +56,9 @@ def test_a_training_costs_its_steps_whatever_the_last_batch_is() -> None:
 def test_fewer_examples_cost_less() -> None:
     case = toys.case()
     whole, replayed = (jobs.short().treat(jobs.job(case, guards=g)).cost for g in ((), (Replay(share=0.0),)))
-    wrong = len(Replay(share=0.0).examples(jobs.job(case), case.splits["repair"]))
-    assert replayed.flops / whole.flops == pytest.approx(wrong / len(case.splits["repair"]))
+    n, wrong = len(case.splits["repair"]), len(Replay(share=0.0).examples(jobs.job(case), case.splits["repair"]))
+    told = n * FORWARD  # which examples are wrong takes a pass over all of them
+    assert (replayed.flops - told) / whole.flops == pytest.approx(wrong / n)
     capped = FineTune(recipe=jobs.SHORT, seen=100).treat(jobs.job(case)).cost
     assert capped.flops / whole.flops == pytest.approx(50 / len(case.splits["repair"]))
 
@@ -72,6 +80,8 @@ def test_costs_add_up() -> None:
     assert (a + b).share == 0.2
     assert (a + b).paper_share == 0.5
     assert (Cost().share, Cost().paper_share) == (0.0, 0.0)
+    half, all_of_it = Cost(one_full_flops=40.0), Cost(one_full_flops=80.0)
+    assert (half + half + all_of_it).one_full_flops == (all_of_it + half).one_full_flops == 80.0
     assert Cost() + a == a
 
 
@@ -87,14 +97,48 @@ def test_an_estimate_is_in_the_measure_of_the_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "words"),
-    [(0.5, "50 % of the same"), (0.9, "cannot be much cheaper"), (1.0, "100 % of the same"), (0.0, "0 % of the same")],
-)
-def test_an_estimate_in_words(share: float, words: str) -> None:
-    said = str(Estimate(12.4, share * 100, 100.0))
-    assert said.startswith("about 12 s, ")
-    assert words in said
-    assert ("cannot be much cheaper" in said) == (share == 0.9)
+    ("share", "least", "words"),
+    [(0.5, 0.4, "50 % of the same"), (0.68, 0.66, "cannot be much cheaper"), (1.0, 0.0, "100 % of the same"),
+     (0.9, 0.5, "90 % of the same"), (0.0, 0.0, "0 % of the same")],
+)  # fmt: skip
+def test_an_estimate_in_words(share: float, least: float, words: str) -> None:
+    forecast = Estimate(12.4, share * 100, 100.0, least * 100)
+    for each in (forecast, forecast.times(2) + forecast):
+        assert words in str(each)
+        assert ("cannot be much cheaper" in str(each)) == (least > 0.5)
+        assert "bfloat16" not in str(each)
+    assert str(forecast).startswith("about 12 s, ")
+    assert "will be slower" in str(forecast + Estimate(emulated=True))
+
+
+@pytest.mark.parametrize(
+    ("groups", "back", "early"),
+    [(("first",), INPUTS, True), (("norm",), INPUTS, True), (("first", "last"), INPUTS, True),
+     (("second",), 2 * 16 * 3, False), (("last",), 0, False), (("second", "last"), 2 * 16 * 3, False)],
+)  # fmt: skip
+def test_an_estimate_knows_how_far_back_the_first_trained_layer_is(
+    groups: tuple[str, ...], back: int, early: bool
+) -> None:
+    case = toys.case()
+    before, gradients = jobs.state(case.model), [p.requires_grad for p in case.model.parameters()]
+    how = jobs.short(epochs=4).model_copy(update={"cache": 0})
+    forecast = how.estimate(jobs.job(case, Groups(names=groups)))
+    assert forecast.least_flops == pytest.approx(4 * len(case.splits["repair"]) * (FORWARD + back))
+    assert ("cannot be much cheaper" in str(forecast)) == early
+    assert not jobs.differing(jobs.state(case.model), before)
+    assert [p.requires_grad for p in case.model.parameters()] == gradients
+
+
+def test_the_first_layer_of_a_network_whose_layers_work_in_place_is_early_and_its_last_stage_is_not() -> None:
+    pictures = [(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(i)), i % 3) for i in range(60)]
+    torch.manual_seed(0)
+    case = suture.Case(Residual(), pictures)
+    said = {
+        start: str(jobs.short(epochs=1).estimate(jobs.job(case, Tensors(globs=(f"{start}.*",)))))
+        for start in ("stem", "layer1", "layer2", "head")
+    }
+    assert [name for name, words in said.items() if "cannot be much cheaper" in words] == ["stem", "layer1"]
+    assert "cannot be much cheaper" not in str(jobs.short().estimate(jobs.job(case, Everything())))
 
 
 def test_treat_says_what_it_will_take_before_it_begins() -> None:
@@ -106,6 +150,75 @@ def test_treat_says_what_it_will_take_before_it_begins() -> None:
     assert "cannot be much cheaper" in line  # gradients of the first layer pass through all others
     suture.treat(toys.case(), [], "none", say=said.append)
     assert len(said) == 1
+
+
+def test_a_frozen_part_that_will_be_looked_up_is_so_in_the_estimate() -> None:
+    case = toys.case()
+    before = jobs.state(case.model)
+    for epochs, batch_size in ((5, 32), (2, 1000), (3, 2)):
+        how, job = jobs.short(epochs=epochs, batch_size=batch_size), jobs.job(case, Groups(names=("last",)))
+        forecast, cost = how.estimate(job), how.treat(job).cost
+        assert forecast.flops == pytest.approx(cost.flops)
+        assert forecast.full_flops == pytest.approx(cost.full_flops)
+        plain = how.model_copy(update={"cache": 0}).estimate(job)
+        assert forecast.flops < 0.7 * plain.flops
+        guarded = replace(job, guards=(Distill(), EarlyStop(max_regression=0.99)))
+        assert how.estimate(guarded).flops == pytest.approx(how.treat(guarded).cost.flops)
+        too_little = how.model_copy(update={"cache": len(case.splits["repair"]) * 16 * 4 - 1})  # of what 'second' gives
+        assert too_little.estimate(job).flops == plain.flops
+    assert not jobs.differing(jobs.state(case.model), before)
+
+
+def test_augmentation_leaves_nothing_to_look_up_in_an_estimate() -> None:
+    job = jobs.job(toys.case(), Groups(names=("last",)), augment=Augment(pad=1, flip=False))
+    how = jobs.short(epochs=5)
+    assert how.estimate(job).flops == how.model_copy(update={"cache": 0}).estimate(job).flops
+
+
+def test_the_answers_of_the_old_network_cost_a_forward_pass_a_step() -> None:
+    case = toys.case()
+    n, how = len(case.splits["repair"]), jobs.short(epochs=3)
+    plain, taught = (how.treat(jobs.job(case, guards=guards)).cost for guards in ((), (Distill(),)))
+    assert taught.flops - plain.flops == pytest.approx(3 * n * FORWARD)
+    assert taught.full_flops == plain.full_flops
+    assert how.estimate(jobs.job(case, guards=(Distill(),))).flops == pytest.approx(taught.flops)
+    late = how.estimate(jobs.job(case, Groups(names=("last",)), guards=(Distill(), EarlyStop())))
+    assert "cannot be much cheaper" not in str(late)  # it is the guards that cost
+
+
+def test_the_fisher_matrix_costs_a_forward_and_a_backward_pass_over_its_examples() -> None:
+    case = toys.case()
+    n = len(case.splits["diagnose"])
+    assert n < 256  # so that all of them may be taken
+    plain, held = (jobs.short().treat(jobs.job(case, guards=guards)).cost for guards in ((), (EWC(),)))
+    outcomes = n * FORWARD  # which are right
+    assert held.flops - plain.flops == pytest.approx(outcomes + n * (FORWARD + WEIGHTS + INPUTS))
+    assert jobs.short().estimate(jobs.job(case, guards=(EWC(),))).flops == pytest.approx(held.flops)
+
+
+def test_a_look_at_select_costs_a_forward_pass_before_the_training_and_after_every_epoch(tmp_path: Path) -> None:
+    case, guards = toys.case(), (EarlyStop(max_regression=0.99),)
+    plain, watched = (jobs.short(epochs=4).treat(jobs.job(case, guards=g)).cost for g in ((), guards))
+    look = len(case.splits["select"]) * FORWARD
+    assert watched.flops - plain.flops == pytest.approx(5 * look)
+    kept = jobs.job(case, guards=guards, checkpoints=Checkpoints(tmp_path, "key"))
+    jobs.short(epochs=4).treat(replace(kept, share=0.5))
+    assert jobs.short(epochs=4).treat(kept).cost.flops == pytest.approx(watched.flops)  # it goes on after two epochs
+
+
+def test_a_full_fine_tuning_is_of_all_examples_also_where_halves_are_trained_on() -> None:
+    case = jobs.small_case()
+    n = len(case.splits["repair"])
+    whole = jobs.short(epochs=8).treat(jobs.job(case)).cost
+    assert whole.one_full_flops == pytest.approx(whole.flops) == pytest.approx(8 * n * (FORWARD + WEIGHTS + INPUTS))
+    part = jobs.short(epochs=2).treat(jobs.job(case, Groups(names=("last",)))).cost
+    assert part.one_full_flops == whole.one_full_flops
+    plan = Plan(name="full", where=Everything(), how=jobs.short(epochs=8), choose=Choice(max_regression=0.2))
+    found = suture.treat(case, [], plan)
+    assert "each judged by a training that did not see it" in found.note
+    assert found.cost.epochs == 3 * 8
+    assert "as much computing as 2.0 full fine-tunings of 8 epochs" in treat_tables.took(found)
+    assert "all trainings" in [name for name, _ in treat_tables.cost(found).columns]
 
 
 def test_random_numbers_and_modes_survive_an_estimate() -> None:

@@ -1,5 +1,7 @@
 """Surgery touches what it was told to, and nothing else by a bit."""
 
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +16,8 @@ from suture.patch import same_bits
 from suture.training import Augment, Recipe
 from suture.treatments import FineTune, Groups, Job, Plan
 from suture.treatments.cost import Cost, step_flops
+from suture.treatments.finetune import has_bfloat16, is_emulated
+from suture.treatments.prefix import Prefix
 from tests import toys
 
 SHORT = Recipe(epochs=2, batch_size=32, augment=Augment(pad=0, flip=False))
@@ -98,6 +102,68 @@ def test_bfloat16_is_of_the_forward_pass_alone() -> None:
     assert {t.dtype for t in half.state_dict().values()} == {t.dtype for t in plain.state_dict().values()}
     a, b, old = (m.get_parameter("second.weight").detach() for m in (plain, half, case.model))
     assert 0 < float((a - b).norm()) < 0.3 * float((a - old).norm())
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_said_to_be_slower_where_the_processor_has_none(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suture.treatments.finetune.has_bfloat16", lambda: native)
+    plan = Plan(where=Groups(names=("second",)), how=FineTune(recipe=SHORT, precision="bfloat16"))
+    said: list[str] = []
+    for each in (plan, plan.model_copy(update={"how": FineTune(recipe=SHORT)})):
+        suture.treat(toys.case(), [], each, say=said.append)
+    assert ["bfloat16, which will be slower than float32" in line for line in said] == [not native, False]
+
+
+def test_a_processor_s_own_instructions_are_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for own in (True, False):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda own=own: own)
+        assert has_bfloat16() is own
+        assert is_emulated("bfloat16", torch.device("cpu")) is not own
+    assert not is_emulated("float32", torch.device("cpu"))
+    assert not is_emulated("bfloat16", torch.device("cuda"))
+
+
+def test_what_is_looked_up_on_disk_gives_the_same_bits_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    places: list[tuple[str, int]] = []
+    stubbed = Prefix.stubbed
+
+    def watched(self: Prefix, model: nn.Module) -> Any:
+        places.append((self.place, len(list(tmp_path.iterdir()))))
+        return stubbed(self, model)
+
+    monkeypatch.setattr(Prefix, "stubbed", watched)
+    on_disk = FineTune(recipe=SHORT, cache_on_disk=True)
+    a, b = (fine_tune(toys.case(), ["last"], how)[0] for how in (FineTune(recipe=SHORT), on_disk))
+    assert places == [("memory", 0), ("disk", 1)]
+    assert not list(tmp_path.iterdir())
+    assert all(same_bits(p, b.state_dict()[name]) for name, p in a.state_dict().items())
+    fine_tune(toys.case(), ["last"], on_disk.model_copy(update={"cache": 100}))  # is the bound there too
+    assert len(places) == 2
+
+
+def test_a_full_disk_does_not_end_a_treatment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(BytesIO):
+        def write(self, *_: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("suture.treatments.prefix.tempfile.TemporaryFile", lambda **_: Full())
+    full, plain = (
+        fine_tune(toys.case(), ["last"], FineTune(recipe=SHORT, **more))[0]  # type: ignore[arg-type]
+        for more in ({"cache_on_disk": True}, {"cache": 0})
+    )
+    assert all(same_bits(p, plain.state_dict()[name]) for name, p in full.state_dict().items())
+
+
+def test_whether_the_disk_is_used_is_a_yes_or_a_no() -> None:
+    assert Plan.model_validate({"how": {"kind": "finetune", "cache_on_disk": True}}).how.cache_on_disk is True
+    with pytest.raises(ValueError, match="cache_on_disk"):
+        FineTune(cache_on_disk="/tmp/folder")  # type: ignore[arg-type]
 
 
 def test_the_plan_s_augmentation_takes_the_place_of_the_recipe_s(monkeypatch: pytest.MonkeyPatch) -> None:

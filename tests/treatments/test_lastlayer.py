@@ -94,7 +94,18 @@ def test_the_network_s_last_layer_learns_and_nothing_else_changes() -> None:
     assert treated.history["loss"].iloc[0] == pytest.approx(before, rel=1e-4)
     assert after < treated.history["loss"].iloc[-1] < before
     assert treated.history["epoch"].tolist() == list(range(1, 21))
-    assert (treated.cost.parameters, treated.cost.groups, treated.cost.flops) == (16 * 3 + 3, 1, 0.0)
+    assert (treated.cost.parameters, treated.cost.groups) == (16 * 3 + 3, 1)
+
+
+def test_the_features_and_the_steps_are_counted_beside_an_epoch_of_full_fine_tuning() -> None:
+    case = toys.case()
+    n, cost = len(case.splits["repair"]), LastLayer(steps=20).treat(jobs.job(case, Last())).cost
+    features = n * 2 * (2 * 16 + 16 * 16 + 16 * 3)
+    bound, step = 2 * n * 17 * 17, 4 * n * 17 * 3 + 2 * 3 * 17 * 17  # 16 features and a one for the bias
+    assert cost.flops == features + bound + 20 * step
+    epoch = jobs.short(epochs=1).treat(jobs.job(case)).cost
+    assert cost.full_flops == pytest.approx(epoch.full_flops)
+    assert cost.one_full_flops == pytest.approx(8 * epoch.full_flops)
 
 
 class Scaled(nn.Module):

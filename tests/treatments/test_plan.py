@@ -19,6 +19,7 @@ from suture.treatments import (
     Treated,
     load_plan,
 )
+from suture.treatments.presets import ADAM
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -111,3 +112,10 @@ def test_a_method_of_one_s_own_is_a_class_in_a_registry(monkeypatch: pytest.Monk
     plan = Plan.model_validate({"how": {"kind": "test_only", "share": 0.25}})
     assert plan.how == Mine(share=0.25)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_an_optimizer_brings_a_learning_rate_of_its_own() -> None:
+    assert FineTune.model_validate({"recipe": {"optimizer": "adamw"}}).recipe == ADAM.recipe
+    assert FineTune.model_validate({"recipe": {"optimizer": "adamw", "lr": 0.003}}).recipe.lr == 0.003
+    assert FineTune.model_validate({"recipe": {"epochs": 3}}).recipe == STANDARD.model_copy(update={"epochs": 3})
+    assert FineTune.model_validate({"recipe": {"optimizer": "adagrad"}}).recipe.momentum == 0

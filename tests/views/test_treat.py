@@ -1,7 +1,10 @@
 """Treat as seen: candidates in order, the bound, what was tried on the way, routes, and both pictures."""
 
 import io
+import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from suture.treatments import PRESETS
 from suture.treatments.choice import NONE
 from suture.views import treat
 from suture.views.export import markdown
+from suture.views.screen import screen
 from suture.views.treat_figures import comparable, most_allowed, tradeoff, trainings_of
 from suture.views.treat_tables import IN_TERMINAL, ON_PAGE, SHOWN, cost, findings, plan, took, tried, who_answers
 from tests.views.results import HOSTILE, SCRIPT, cycled, routed, searched, treated, untreated, write_run
@@ -93,12 +97,25 @@ def test_remarks_are_sentences_and_names_keep_their_letters() -> None:
 
 
 def test_cost_counts_all_trainings_in_full_fine_tunings() -> None:
-    assert took(searched()) == (
+    known = replace(searched().cost, one_full_flops=8e9)
+    assert took(searched(cost=known)) == (
         "18 epochs in 4.0 s, as much computing as 2.0 full fine-tunings of 8 epochs; and 0.25 of one, 1.5 s, to judge "
         "4 candidates."
     )
+    console = Console(width=200, file=io.StringIO())
+    console.print(screen({"treat": searched(cost=known)}), highlight=False)
+    assert took(searched(cost=known)) in console.file.getvalue()  # type: ignore[attr-defined]
     assert took(treated()) == "3 epochs in 3.0 s."
     assert "all trainings" in [name for name, _ in cost(searched()).columns]
+
+
+def test_a_result_of_an_earlier_version_says_nothing_in_a_unit_that_it_does_not_know(tmp_path: Path) -> None:
+    searched().save(tmp_path)
+    file = tmp_path / "result.json"
+    written = json.loads(file.read_text())
+    del written["cost"]["one_full_flops"]
+    file.write_text(json.dumps(written))
+    assert took(type(searched()).load(tmp_path)) == "18 epochs in 4.0 s."
 
 
 def test_what_was_not_measured_has_no_row() -> None:

@@ -66,8 +66,8 @@ class Checkpoints:
                 save_file(copies, temporary, metadata={"state": json.dumps(metadata)})
         except (OSError, safetensors.SafetensorError) as error:
             raise RunError(
-                f"the checkpoint after epoch {epoch} cannot be written to {self.directory} ({error}); the one before "
-                "it is intact, so make room and run again to go on from there"
+                f"the checkpoint after epoch {epoch} cannot be written to {self.directory} ({error}); make "
+                f"room and run again{', to go on from the one before it, which is intact' if epoch > 1 else ''}"
             ) from error
         for older in self._files():
             if older != path:

@@ -110,7 +110,8 @@ def train(
             rows.append(row | (after_epoch(epoch, model, row) if after_epoch else {}))
         except Stop as reason:
             model.load_state_dict(good)
-            stopped = f"{reason}; the state after epoch {epoch - 1} was kept"
+            kept = f"the state after epoch {epoch - 1}" if epoch > 1 else "the state it began with"
+            stopped = f"{reason}; {kept} was kept"
             break
         for schedule in schedules:
             step_schedule(schedule, rows[-1])

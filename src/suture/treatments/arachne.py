@@ -8,7 +8,7 @@ differential evolution in its place.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from suture.localizers.arachne import pareto_front
-from suture.treatments.cost import Cost, step_flops
-from suture.treatments.finetune import STANDARD
+from suture.treatments.cost import Cost
+from suture.treatments.finetune import beside_full
 from suture.treatments.lastlayer import features_of, shared
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated, refuse_partial
 from suture.treatments.where import last_linear
@@ -222,9 +222,7 @@ def swarm(
 
 def _cost(job: Job, weights: int, flops: float, seconds: float) -> Cost:
     """Beside one epoch of full fine-tuning."""
-    sizes = {name: p.numel() for name, p in job.case.model.named_parameters()}
-    n, size = len(job.examples), min(STANDARD.batch_size, len(job.examples))
-    return Cost(
-        seconds=seconds, epochs=1, parameters=weights, all_parameters=sum(sizes.values()), groups=1,
-        all_groups=len(job.case.groups), flops=flops, full_flops=step_flops(job.case, set(sizes), size) * n / size,
+    return replace(
+        beside_full(job.case, len(job.examples)), seconds=seconds, epochs=1, parameters=weights, groups=1,
+        all_groups=len(job.case.groups), flops=flops,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, ClassVar, Literal, cast
 
@@ -10,9 +11,11 @@ import torch
 from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 from suture.tasks import batches
 from suture.treatments.cost import Cost
+from suture.treatments.finetune import beside_full
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated
 
 
@@ -43,7 +46,7 @@ class Recalibrate(Method):
             seen[norm] += size  # type: ignore[index]
             norm.momentum = size / seen[norm]  # type: ignore[index]  # 1 at first: nothing old is left
 
-        with torch.no_grad(), ExitStack() as stack:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, ExitStack() as stack:
             for norm in norms:
                 norm.training = True
                 stack.callback(norm.register_forward_pre_hook(weigh).remove)
@@ -57,4 +60,6 @@ class Recalibrate(Method):
                 module.momentum, module.training = before.momentum, False
                 if before.num_batches_tracked is not None:
                     cast("_BatchNorm", module).num_batches_tracked = before.num_batches_tracked.clone()
-        return Treated({job.name: Candidate(model)}, pd.DataFrame(), Cost(seconds=perf_counter() - begun, epochs=1))
+        took, flops = perf_counter() - begun, float(counter.get_total_flops())
+        cost = replace(beside_full(case, n), seconds=took, epochs=1, flops=flops)
+        return Treated({job.name: Candidate(model)}, pd.DataFrame(), cost)

@@ -2,9 +2,12 @@
 
 import copy
 import math
+import platform
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,8 +21,9 @@ from suture.tasks import Batch, Examples, Task, evaluate
 from suture.training import Recipe, Stop, TrainingRun, train
 from suture.training.loop import Penalty
 from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, step_flops
+from suture.treatments.guards import Costly, Distill
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated
-from suture.treatments.prefix import Prefix, Tell, find_prefix
+from suture.treatments.prefix import Tell, find_prefix
 
 # The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
 STANDARD = Recipe(epochs=8, batch_size=64, lr=0.003, lr_min=3e-5, momentum=0.9, weight_decay=0.0)
@@ -27,7 +31,7 @@ STANDARD = Recipe(epochs=8, batch_size=64, lr=0.003, lr_min=3e-5, momentum=0.9, 
 
 def on(base: Recipe) -> Callable[[Any], Any]:
     """For fields that hold a recipe: what a file leaves out is taken from a base."""
-    return lambda value: base.model_dump() | dict(value) if isinstance(value, Mapping) else value
+    return lambda value: base.fields_with(value) if isinstance(value, Mapping) else value
 
 
 DIVERGED = 2.0  # times the mean loss of the first epoch, or one nat if that is more
@@ -54,7 +58,10 @@ class FineTune(Method):
     )
     channels_last: bool = Field(False, description="memory format of convolutions")
     cache: int = Field(
-        2**30, ge=0, description="bytes of memory in which what frozen layers give is kept, where nothing is random"
+        2**30, ge=0, description="bytes in which what frozen layers give is kept, where nothing is random; 0 for none"
+    )
+    cache_on_disk: bool = Field(
+        False, description="keep that in a temporary folder, which is removed afterwards, in place of memory"
     )
 
     def treat(self, job: Job) -> Treated:
@@ -63,9 +70,32 @@ class FineTune(Method):
         return Treated({job.name: Candidate(model)} if len(run.history) else {}, run.history, cost, run.stopped)
 
     def estimate(self, job: Job) -> Estimate:
-        size = min(self.recipe.batch_size, len(job.examples))
-        steps = self.recipe.epochs * self.per_epoch(len(job.examples)) / size
-        return estimate(job.case, job.places.parameters, steps, size)
+        case, trained, n = job.case, job.places.parameters, len(job.examples)
+        size, seen = min(self.recipe.batch_size, n), self.recipe.epochs * self.per_epoch(n)
+        # Of the penalties the only one whose steps take more; others may take long to set up.
+        penalty = penalty_of(replace(job, guards=[guard for guard in job.guards if isinstance(guard, Distill)]))
+        task = precise(case.task, self.precision, case.device.type)
+        whole = found = estimate(case, trained, seen / size, size, penalty=penalty, task=task)
+        if (job.augment or self.recipe.augment).nothing:
+            with self._sampled(job, size) as (model, tell):
+                rest = estimate(case, trained, seen / size, size, (model, tell), penalty) if tell else whole
+            once = min(n, seen) / seen  # what is looked up is computed for each example once
+            found = rest.times(1 - once) + whole.times(once)
+        beside, rate = beside_steps(job, self.recipe.epochs), whole.seconds / whole.flops if whole.flops else 0.0
+        return replace(
+            found, flops=found.flops + beside, seconds=found.seconds + beside * rate,
+            emulated=is_emulated(self.precision, case.device),
+        )  # fmt: skip
+
+    @contextmanager
+    def _sampled(self, job: Job, size: int) -> Iterator[tuple[nn.Module, Tell | None]]:
+        """A copy whose frozen part is looked up for the examples of one step: to fill it with all takes too long."""
+        n, trained, model = len(job.examples), job.places.parameters, copy.deepcopy(job.model)
+        few: Subset[Any] = Subset(job.examples, range(min(max(size, 3), n)))  # type: ignore[arg-type]
+        how = self.model_copy(update={"cache": self.cache * len(few) // n})
+        mode = training_mode(trained if self.batchnorm == "train" else frozenset())
+        with _cached(job, how, trained, model, few, mode) as tell:
+            yield model, tell
 
     def per_epoch(self, n: int) -> int:
         """Examples in an epoch, out of n."""
@@ -97,53 +127,52 @@ def fit_places(job: Job, how: FineTune, model: nn.Module, stand: Stand | None = 
     examples = job.examples
     for guard in job.guards:
         examples = guard.examples(job, examples)
+    penalty = penalty_of(job, stand.known if stand else None)
     mode = stand.mode if stand else training_mode(trained if how.batchnorm == "train" else frozenset())
     augment = job.augment or recipe.augment
     optimizer, schedules = recipe.build(p for p in model.parameters() if p.requires_grad)
-    prefix = _prefix(job, how, trained, model, examples, mode) if augment.nothing else None
-    with only_entries(model, optimizer, places.masks), _cached(prefix, model) as tell:
+    with ExitStack() as stack:
+        stack.enter_context(only_entries(model, optimizer, places.masks))
+        tell = stack.enter_context(_cached(job, how, trained, model, examples, mode)) if augment.nothing else None
         size = min(recipe.batch_size, len(examples))
-        flops = step_flops(case, trained, size, (model, None) if stand else None)
-        looked_up = flops - step_flops(case, trained, size, (model, tell)) if prefix is not None else 0
+        flops = step_flops(case, trained, size, (model, None) if stand else None, penalty)
+        looked_up = flops - step_flops(case, trained, size, (model, tell), penalty) if tell is not None else 0
         run = train(
             model, examples, precise(case.task, how.precision, case.device.type), optimizer, schedules,
             epochs=recipe.epochs, batch_size=recipe.batch_size, seed=job.seed, device=case.device, mode=mode,
             augment=augment, image=case.image, clip=recipe.clip, checkpoints=job.checkpoints,
             until=math.ceil(job.share * recipe.epochs), per_epoch=how.per_epoch(len(examples)), on_batch=tell,
-            penalty=penalty_of(job, stand.known if stand else None), after_epoch=watch_of(job),
-            description=f"treating by {job.name}",
+            penalty=penalty, after_epoch=watch_of(job), description=f"treating by {job.name}",
         )  # fmt: skip
     model.to(memory_format=torch.contiguous_format)
     seen = len(run.history) * how.per_epoch(len(examples))
     once = min(len(examples), seen)  # what is looked up was computed for each example once
-    return run, cost_of(case, job, run, seen, (flops * seen - looked_up * (seen - once)) / size)
+    steps = (flops * seen - looked_up * (seen - once)) / size
+    return run, cost_of(case, job, run, seen, steps + beside_steps(job, len(run.history)))
 
 
-def _prefix(
+@contextmanager
+def _cached(
     job: Job,
     how: FineTune,
     trained: frozenset[str],
     model: nn.Module,
     examples: Examples,
     mode: Callable[[nn.Module], None],
-) -> Prefix | None:
-    """What need not run again, or None; not worth it for a single epoch."""
+) -> Iterator[Tell | None]:
+    """Look up what need not run again, as long as this lasts; None where nothing can, or for a single epoch."""
     if not how.cache or how.recipe.epochs < 2 or how.precision != "float32":
-        return None
-    found = find_prefix(
-        model, set(trained), examples, job.case.task, device=job.case.device,
-        batch_size=job.case.batch_size, mode=mode, max_bytes=how.cache,
-    )  # fmt: skip
-    return found if found.usable else None
-
-
-@contextmanager
-def _cached(prefix: Prefix | None, model: nn.Module) -> Iterator[Tell | None]:
-    if prefix is None:
         yield None
         return
-    with prefix.stubbed(model) as tell:
-        yield tell
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="suture-"))) if how.cache_on_disk else None
+        prefix = find_prefix(
+            model, set(trained), examples, job.case.task, device=job.case.device,
+            batch_size=job.case.batch_size, mode=mode, max_bytes=0 if folder else how.cache,
+            directory=folder, max_disk_bytes=how.cache,
+        )  # fmt: skip
+        # What a few examples did not show, or a full disk, is found while filling: then everything runs each time.
+        yield stack.enter_context(prefix.stubbed(model)) if prefix.usable and prefix.fill() else None
 
 
 def penalty_of(job: Job, known: nn.Module | None = None) -> Penalty | None:
@@ -161,6 +190,11 @@ def penalty_of(job: Job, known: nn.Module | None = None) -> Penalty | None:
         return torch.stack([part(shown, batch, outputs) for part in parts]).sum()
 
     return total
+
+
+def beside_steps(job: Job, epochs: int) -> float:
+    """Operations of what guards compute beside the steps of a training of some epochs."""
+    return sum(guard.flops(job, epochs) for guard in job.guards if isinstance(guard, Costly))
 
 
 def watch_of(job: Job) -> Callable[[int, nn.Module, Mapping[str, float]], dict[str, float]]:
@@ -254,17 +288,39 @@ def precise(task: Task, precision: str, device: str = "cpu") -> Task:
     return task if precision == "float32" else _Autocast(task, device)
 
 
+def is_emulated(precision: str, device: torch.device) -> bool:
+    """Whether a precision is one that the processor has no instructions for, so that it is slower than float32."""
+    return precision == "bfloat16" and device.type == "cpu" and not has_bfloat16()
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())  # oneDNN's own answer is yes wherever it can imitate it
+    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def cost_of(case: Case, job: Job, run: TrainingRun, seen: int, flops: float) -> Cost:
     """What a run took, beside the operations of as many examples with every parameter trained."""
     sizes = {name: p.numel() for name, p in case.model.named_parameters()}
-    masks, size = job.places.masks, min(STANDARD.batch_size, len(case.splits["repair"]))
-    return Cost(
+    masks = job.places.masks
+    return replace(
+        beside_full(case, seen),
         seconds=float(run.history["seconds"].sum()) if len(run.history) else 0.0,
         epochs=len(run.history),
         parameters=sum(int(masks[n].sum()) if n in masks else sizes[n] for n in job.places.parameters),
-        all_parameters=sum(sizes.values()),
         groups=len(job.places.groups),
         all_groups=len(case.groups),
         flops=flops,
-        full_flops=step_flops(case, set(sizes), size) * seen / size,
     )
+
+
+def beside_full(case: Case, seen: int) -> Cost:
+    """What a treatment that sees so many examples is compared with: every parameter trained, on as many."""
+    sizes, n = {name: p.numel() for name, p in case.model.named_parameters()}, len(case.splits["repair"])
+    size = min(STANDARD.batch_size, n)
+    each = step_flops(case, set(sizes), size) / size
+    return Cost(
+        all_parameters=sum(sizes.values()), full_flops=each * seen,
+        one_full_flops=each * STANDARD.epochs * FineTune().per_epoch(n),
+    )  # fmt: skip

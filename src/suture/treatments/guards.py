@@ -1,7 +1,7 @@
 """Guards: what keeps a treatment from breaking what was right."""
 
 import copy
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,10 +17,20 @@ from suture.stats import flips, percent
 from suture.tasks import Batch, Examples
 from suture.training import Stop
 from suture.training.loop import Penalty
-from suture.treatments.entries import mean_square
+from suture.treatments.cost import forward_flops, step_flops
+from suture.treatments.entries import EXAMPLES, mean_square
 from suture.treatments.plan import GUARDS, Guard, Job, Watch
 
 SMALL = 1e-30  # below it a probability has no logarithm in float32
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A guard that runs the network beside the steps of a training."""
+
+    def flops(self, job: Job, epochs: int) -> float:
+        """Floating-point operations of that in a training of some epochs."""
+        ...
 
 
 @GUARDS.register("l2sp")
@@ -60,6 +70,12 @@ class EWC(Guard):
             return self.strength / 2 * torch.stack(parts).sum()
 
         return distance
+
+    def flops(self, job: Job, epochs: int) -> float:
+        """A forward pass tells which examples are right; of those, forward and backward, as many as there can be."""
+        split, everything = job.case.splits["diagnose"], {name for name, _ in job.model.named_parameters()}
+        squared = min(EXAMPLES, len(split)) * step_flops(job.case, everything, 1)
+        return forward_flops(job.case, split) + squared
 
     @staticmethod
     def _fisher(job: Job) -> dict[str, Tensor]:
@@ -126,6 +142,10 @@ class Replay(Guard):
         chosen = np.sort(np.concatenate([found.errors, right]))
         return examples.only(chosen.tolist()) if len(chosen) else examples
 
+    def flops(self, job: Job, epochs: int) -> float:
+        """A forward pass tells which examples are wrong."""
+        return forward_flops(job.case, job.case.splits["repair"])
+
 
 @GUARDS.register("early_stop")
 class EarlyStop(Guard):
@@ -149,6 +169,10 @@ class EarlyStop(Guard):
                 )
 
         return look
+
+    def flops(self, job: Job, epochs: int) -> float:
+        """A forward pass over `select` before the training and after each epoch."""
+        return (1 + epochs) * forward_flops(job.case, job.case.splits["select"])
 
 
 def _verdicts(job: Job, model: nn.Module) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """The last layer in closed form: a few exact steps of logistic regression on features that are computed once."""
 
 import copy
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -8,10 +9,12 @@ import pandas as pd
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from suture.localizers.network import hooked
 from suture.tasks import batches
 from suture.treatments.cost import Cost
+from suture.treatments.finetune import beside_full
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated, refuse_partial
 from suture.treatments.where import last_linear
 
@@ -34,18 +37,21 @@ class LastLayer(Method):
         refuse_partial(job, "the last layer in closed form")
         begun, model = perf_counter(), copy.deepcopy(job.model).eval()
         path = last_linear(model)
-        features = None if path is None or shared(model, path) else features_of(job, model, path)
+        with FlopCounterMode(display=False) as counter:
+            features = None if path is None or shared(model, path) else features_of(job, model, path)
         if path is None or features is None:
             return Treated(
                 {}, pd.DataFrame(), Cost(), "the network does not end in a linear layer of its own with labels"
             )
         inputs, targets = features
-        layer = model.get_submodule(path)
-        losses = fit(layer, inputs, targets, self.ridge, self.steps)  # type: ignore[arg-type]
+        layer, flops = model.get_submodule(path), counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            losses = fit(layer, inputs, targets, self.ridge, self.steps)  # type: ignore[arg-type]
+        flops, took = float(flops + counter.get_total_flops()), perf_counter() - begun
         history = pd.DataFrame({"epoch": range(1, len(losses) + 1), "loss": losses})
-        cost = Cost(
-            seconds=perf_counter() - begun, epochs=1, parameters=sum(p.numel() for p in layer.parameters()),
-            all_parameters=sum(p.numel() for p in model.parameters()), groups=1, all_groups=len(job.case.groups),
+        cost = replace(
+            beside_full(job.case, len(targets)), seconds=took, epochs=1, flops=flops, groups=1,
+            parameters=sum(p.numel() for p in layer.parameters()), all_groups=len(job.case.groups),
         )  # fmt: skip
         return Treated({job.name: Candidate(model)}, history, cost)
 

@@ -73,12 +73,12 @@ class Search(Method):
             return self._search(job)
 
     def estimate(self, job: Job) -> Estimate:
-        whole, full = sum((_estimate(plan, job) for plan in self._tried(job)), Estimate()), _full(job).flops
+        whole, full = sum((_estimate(plan, job) for plan in self._tried(job)), Estimate()), _full(job).full_flops
         share = min(self.budget * full / whole.flops, 1.0) if whole.flops else 1.0
-        return Estimate(whole.seconds * share, whole.flops * share, whole.full_flops * share)
+        return whole.times(share)
 
     def _search(self, job: Job) -> Treated:
-        full, plans = _full(job).flops, self._tried(job)
+        full, plans = _full(job).full_flops, self._tried(job)
         if not plans:
             return Treated({}, histories({}), Cost(), "no plan has anything to treat")
         prices = {plan.name: _estimate(plan, job).flops / full if full else 0.0 for plan in plans}

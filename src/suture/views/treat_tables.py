@@ -12,8 +12,6 @@ from suture.views.grid import Column, Grid, column
 from suture.views.text import NOTHING, count, flops, known, number, percent, plain, seconds, several, signed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from suture.stages.treat import Treatment
 
 SHOWN, ON_PAGE, IN_TERMINAL = 12, 8, 6  # candidates in a table; treat/tried.csv has all
@@ -118,20 +116,23 @@ def cost(result: Treatment) -> Grid:
     if c.all_groups and c.full_flops:
         groups, every = several(c.groups, "group"), several(c.all_groups, "group")
         rows.append(["the paper's formula", groups, every, percent(c.paper_share)])
-    ours = "all trainings" if _several_trainings(result.history) else "this repair"
+    ours = "all trainings" if _several_trainings(result) else "this repair"
     columns = [Column("Cost"), *column(ours, "full fine-tuning", "share")]
     return Grid("What it cost", columns, rows, note=" ".join([took(result), *_compared(result)]) if rows else "")
 
 
 def took(result: Treatment) -> str:
-    """Epochs and seconds, and in how many full fine-tunings that is where several plans were trained."""
+    """Epochs and seconds, and in how many full fine-tunings that is where several plans were trained.
+
+    Epochs do not tell it: those of cross-fitting are over a part of the examples.
+    """
     c = result.cost
     if not c.epochs:
         return ""
     spent = f"{several(c.epochs, 'epoch')} in {seconds(c.seconds)}"
-    if not (c.full_flops and _several_trainings(result.history)):
+    full = c.one_full_flops
+    if not (full and _several_trainings(result)):
         return f"{spent}."
-    full = c.full_flops / c.epochs * STANDARD.epochs
     trained = f"{spent}, as much computing as {number(c.flops / full, 2)} full fine-tunings of {STANDARD.epochs} epochs"
     if not c.judging_flops:
         return f"{trained}."
@@ -152,10 +153,13 @@ def _compared(result: Treatment) -> list[str]:
     ]
 
 
-def _several_trainings(history: pd.DataFrame) -> bool:
+def _several_trainings(result: Treatment) -> bool:
+    """Several plans, several cycles, or one plan on parts of the examples too, which the history does not show."""
+    history = result.history
     if "plan" in history and history["plan"].nunique() > 1:
         return True
-    return "epoch" in history and bool(history["epoch"].duplicated().any())
+    again = "epoch" in history and bool(history["epoch"].duplicated().any())
+    return again or result.cost.epochs > len(history) > 0
 
 
 def _share(part: int, whole: int) -> str:
