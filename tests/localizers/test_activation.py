@@ -154,7 +154,7 @@ def test_few_examples_are_too_few_and_odd_numbers_are_no_trouble(n: int, answers
     found = LOCALIZERS["norm_statistics"].find(evidence(healthy(), n=n))
     assert found.top is None
     assert found.scores.notna().any() == answers
-    assert ("100 will do" in found.why) != answers
+    assert ("It takes 100 examples" in found.why) != answers
 
 
 def test_a_network_without_any_record_is_treated_group_by_group() -> None:
