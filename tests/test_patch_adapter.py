@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from suture.case import Case
 from suture.errors import BaseMismatchError, DataError, InvalidArgumentError, MissingFileError, UnsafeFileError
 from suture.patch import Patch, adapter_of, apply, between, canonical_state, load_adapter, patched
+from suture.stages.verify import verify
 from suture.treatments.lora import LoRA
 from tests import toys
 from tests.cli.conftest import Suture
@@ -95,6 +97,20 @@ def test_suture_apply_takes_an_adapter(tmp_path: Path, suture: Suture) -> None:
     half = load_file(tmp_path / "half.safetensors")["second.weight"]
     old = case.model.get_parameter("second.weight").detach()
     torch.testing.assert_close(half, (old + found["second.weight"]) / 2)
+
+
+def test_suture_verify_takes_an_adapter_and_does_not_call_its_examples_unseen(tmp_path: Path, suture: Suture) -> None:
+    case = jobs.small_case()
+    patch = trained_patch(case)
+    adapter_of(case.model, patch).save(tmp_path / "adapter")
+    save_file(case.model.state_dict(), tmp_path / "w.safetensors")
+    words = ("--model", f"{toys.__file__}:untrained", "--weights", tmp_path / "w.safetensors")
+    answer = suture("verify", "--patch", tmp_path / "adapter", *words, "--data", f"{toys.__file__}:data")
+    assert answer.code == 0, answer.err
+    proof = verify(Case(case.model, verify=toys.data()), patch)
+    assert re.search(rf"fixed\s*│\s*{proof.fixed}\s*│", answer.out)
+    assert f"on {proof.n} examples" in proof.sentence
+    assert "unseen" not in answer.out
 
 
 @pytest.mark.parametrize(
