@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import suture
 from suture.case import Case
+from suture.splits import Splits
 from suture.stats import flips, least_for_bound
 from suture.tasks import evaluate
 from suture.treatments import Choice, Everything, FineTune, Job, Plan, Treated, follow
@@ -183,3 +185,11 @@ def test_what_a_search_gave_up_is_not_tried_by_the_folds(monkeypatch: pytest.Mon
     assert decided == [["one"]]
     assert found.judged["candidate"].tolist() == ["none", "one", "one x 0.5"]
     assert found.cost.epochs == 4 + 1 + 2 * 4  # all of one, a quarter of the other, and one again by halves
+
+
+def test_what_cannot_be_cut_in_two_makes_no_folds() -> None:
+    case = toys.case()
+    case = case.replace(splits=Splits(case.splits | {"repair": case.splits["repair"].only([0])}))
+    folds = cross_fit(PLAN, jobs.job(case, name="full"), NOTHING)
+    assert (dict(folds.after), len(folds.right), folds.cost.epochs) == ({}, 0, 0)
+    assert folds.with_others({"full": np.ones(3, bool)}, np.zeros(3, bool))[0] == {}

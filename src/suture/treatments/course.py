@@ -154,7 +154,7 @@ def _needed(plan: Plan, *, always: bool) -> int:
 
 
 def is_small(plan: Plan, job: Job, *, always: bool) -> bool:
-    """Whether `select` cannot keep the promise, so that candidates are judged by cross-fitting."""
+    """Whether `select` leaves too little room under the bound, so that candidates are judged by cross-fitting too."""
     needed = _needed(plan, always=always)
     return needed > 0 and bool(Judge(job.case, job.case.splits["select"], job.case.model).right.sum() < ROOM * needed)
 

@@ -1,6 +1,6 @@
 """Cross-fitting: candidates judged on the repair examples that their training did not see.
 
-For cases whose `select` is too small for the bound that was promised.
+For cases whose `select` is so small that next to nothing may break there under the bound that was promised.
 """
 
 from collections.abc import Mapping
@@ -63,6 +63,8 @@ def cross_fit(plan: Plan, job: Job, treated: Treated, account: list[str] | None 
         before.append(judge.right)
         after.append({name: judge.verdicts(each) for name, each in made.candidates.items()})
         cost += made.cost + judge.cost
+    if not after:  # equal inputs stay in one part, and there may be no other
+        return Folds({}, np.zeros(0, bool), cost)
     common = [name for name in after[0] if all(name in part for part in after)]
     verdicts = {name: np.concatenate([part[name] for part in after]) for name in common}
     return Folds(verdicts, np.concatenate(before), cost)
