@@ -77,3 +77,14 @@ def test_what_nobody_registered_is_refused_before_anything_is_written(
         assert answer.code == 2
         assert f"did you mean '{'halved' if word == '--plan' else 'first_of_all'}'?" in answer.error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_package_that_cannot_be_imported_registers_nothing(
+    suture: Suture, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = suture(*toy.run(tmp_path / "run", "--model", "broken_package.net:build", "--plan", "mine"))
+    assert answer.code == 2
+    assert "no plan and no TOML file is called 'mine'" in answer.error

@@ -47,14 +47,14 @@ def model_of(run: Path) -> str:
 
 
 def _may_register(model: str) -> bool:
-    """Whether code of a user's own, as a model's spec names it, mentions suture; it is not imported for that."""
+    """Whether code of a user's own, as a model's spec names it, mentions suture; the module itself is not imported."""
     from importlib.util import find_spec
 
     where = model.rpartition(":")[0]
     try:
         found = Path(where) if where.endswith(".py") else Path(getattr(find_spec(where), "origin", None) or "")
         return found.is_file() and "suture" in found.read_text()
-    except (ImportError, ValueError, OSError):  # nothing there, or nothing that can be read: said later
+    except Exception:  # to find a module imports the packages around it, which may raise anything: said later
         return False
 
 
