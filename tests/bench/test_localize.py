@@ -288,7 +288,11 @@ def test_a_summary_is_one_table_one_chapter_and_one_figure(tmp_path: Path) -> No
     table = pd.read_csv(tmp_path / "summary.csv")
     assert len(table) == 2 * (1 + 2 + 7)
     assert files["summary.png"].startswith(b"\x89PNG")
-    assert "| digits | none | perfect | 14 | 1.00 [0.78, 1.00] | 0.14 |" in files["summary.md"]
-    assert "| digits | none | constant | 1/7 | 1/7 |" in files["summary.md"]
+    assert "| `perfect` | 14 | 1.00 [0.78, 1.00] | 0.14 |" in files["summary.md"]
+    assert "| `constant` | 1/7 | 1/7 |" in files["summary.md"]
+    assert files["summary.md"].startswith("network digits, record: none\n")
     assert summary(fault_rows()) == files
     assert summary([]) == {}
+    two = str(summary([*fault_rows(), *(row | {"record": "moments"} for row in fault_rows())])["summary.md"])
+    assert "| none | `perfect` | 14 |" in two
+    assert "| moments | `constant` | 1/7 | 1/7 |" in two

@@ -87,7 +87,16 @@ def test_the_summary_says_what_is_named_and_how_stably(rows: list[dict[str, obje
     assert files["summary.csv"].splitlines()[1] == 'digits,camera,grad_norm,3,"conv1 x2, none x1",' + ",".join(
         [str(2 / 3), str(2 / 3), "0.5", "1.0", "1.0"]
     )
-    assert "| digits | camera | grad_norm | 3 | conv1 x2, none x1 | 0.67 |" in files["summary.md"]
+    assert "| `grad_norm` | 3 | conv1 x2, none x1 | 0.67 |" in files["summary.md"]
     real = summary([axes | {"seed": 0} | row for row in rows])
     assert len(real["summary.csv"].splitlines()) == 1 + len(rows)
+    told = {row["localizer"]: row for row in rows}
+    best, flagged = told["all"]["best"], told["flagged"]["flagged"] or "none"
+    (line,) = (line for line in real["summary.md"].splitlines() if line.startswith("| digits | camera | 0 |"))
+    assert line.startswith(f"| digits | camera | 0 | {best} (+")
+    assert line.endswith(
+        f" points) | {flagged} | {told['flagged']['gain_share']:.2f} | {told['all']['gain_share']:.2f} |"
+    )
+    other = [axes | {"seed": 0, "network": "other"} | row for row in rows]
+    assert "| other | `alpha` | 1 |" in summary([*(axes | {"seed": 0} | row for row in rows), *other])["summary.md"]
     assert summary([]) == {}

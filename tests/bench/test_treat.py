@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from suture.bench.networks import load_subject
-from suture.bench.treat import case_of, cell, summary
+from suture.bench.treat import case_of, cell
 from suture.errors import InvalidArgumentError
-from suture.stats import flips, mcnemar, ratio_interval
+from suture.stats import flips, mcnemar
 from suture.training import Augment
 from suture.treatments import Judge, load_plan, perform
 from tests.treatments import jobs
@@ -74,16 +74,3 @@ def test_a_planted_fault_is_treated_where_it_is() -> None:
     assert found["net"] > 0
     with pytest.raises(InvalidArgumentError, match="leave none to verify on"):
         cell("digits", "full", 0, repair=100_000)
-
-
-def test_the_summary_adds_seeds_up_and_counts_in_full_fine_tunings(rows: dict[str, dict[str, Any]]) -> None:
-    other = {**rows["full"], "seed": 1, "fixed": 10, "broken": 20, "flops": 3 * rows["full"]["flops"]}
-    text = str(summary([*rows.values(), other])["summary.csv"])
-    head, *lines = [line.split(",") for line in text.splitlines()]
-    found = {line["plan"]: line for line in (dict(zip(head, each, strict=False)) for each in lines)}
-    fixed, broken = rows["full"]["fixed"] + 10, rows["full"]["broken"] + 20
-    assert [int(found["full"][name]) for name in ("n", "fixed", "broken", "net")] == [2, fixed, broken, fixed - broken]
-    assert float(found["full"]["low"]) == pytest.approx(ratio_interval(fixed, broken).low)
-    assert float(found["full"]["flops"]) == 1.0
-    assert float(found["auto"]["flops"]) == pytest.approx(rows["auto"]["flops"] / (2 * rows["full"]["flops"]))
-    assert summary([{"skipped": "no group stands out"}]) == {}

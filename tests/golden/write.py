@@ -1,4 +1,4 @@
-"""Rewrite the golden lists from the code as it is: ``python -m tests.golden.write``; review the diff."""
+"""Rewrite the golden lists and the measured tables of the pages: ``python -m tests.golden.write``; review the diff."""
 
 import importlib
 import inspect
@@ -9,6 +9,7 @@ from typing import get_args
 
 import suture
 from suture.cli.app import app
+from tests.golden import pages
 
 HERE = Path(__file__).parent
 
@@ -55,10 +56,12 @@ GOLDEN: dict[str, Callable[[], str]] = {"public_names.txt": public_names, "cli_o
 
 
 def main() -> None:
-    """Write every list."""
+    """Write every list and every table."""
     for name, make in GOLDEN.items():
         (HERE / name).write_text(make())
         print(HERE / name)
+    for path in pages.rewrite():
+        print(path)
 
 
 if __name__ == "__main__":

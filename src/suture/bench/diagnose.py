@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture.bench.examples import Pairs
+from suture.bench.markdown import pipes
 from suture.bench.networks import taught
 from suture.bench.scenes import FAMILIES, FORMAT, World, draw_kinds, draw_world, render
 from suture.case import Case
@@ -294,9 +295,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
             what = "all families" if planted == FAMILIES else "all controls"
             lines.append(_line(what, table[table["planted"].isin(planted)]))
     found = pd.DataFrame(lines)
-    body = [[_told(name, value) for name, value in line.items()] for line in found.to_dict("records")]
-    head = [list(found.columns), ["---"] * len(found.columns)]
-    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in [*head, *body])
+    body = [[str(_told(name, value)) for name, value in line.items()] for line in found.to_dict("records")]
+    text = pipes(list(found.columns), body)
     return {"summary.csv": found.to_csv(index=False), "summary.md": text}
 
 

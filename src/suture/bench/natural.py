@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from suture.bench.answers import ask, asked_for
 from suture.bench.examples import Pairs
 from suture.bench.localize import Row, cache_of, case_of, flagged_row
+from suture.bench.markdown import pipes
 from suture.bench.networks import Subject, load_subject
 from suture.bench.oracle import consult, gains, judged
 from suture.registry import Registry
 from suture.rundir import fingerprint
 from suture.tasks import evaluate
+from suture.views.text import points
 
 Shift = Callable[[Tensor, Generator], Tensor]
 SHIFTS: Registry[Shift] = Registry("shift")
@@ -142,6 +144,45 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
     """
     if not rows:
         return {}
+    chapters = ("Does treating what is flagged pay?", by_case(rows)), ("What is named", by_localizer(rows))
+    text = "\n\n".join(f"## {title}\n\n{body}" for title, body in chapters if body)
+    return {"summary.csv": _over_seeds(rows).to_csv(index=False), "summary.md": text}
+
+
+def by_case(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The best group, what Localize flags, and what treating this and everything gains over that of the best."""
+    told = {(row["network"], row["shift"], row["seed"], row["localizer"]): row for row in rows}
+    body = []
+    for (network, shift, seed, localizer), row in told.items():
+        if localizer == "flagged":
+            everything = told.get((network, shift, seed, "all"), {})
+            body.append([
+                network, shift, str(seed), f"{row['best']} ({points(row['best_gain'])})", str(row["flagged"] or "none"),
+                _shown(row["gain_share"]), _shown(everything.get("gain_share")),
+            ])  # fmt: skip
+    head = ["network", "shift", "seed", "best group (gain)", "flagged", "its gain over that of the best", "all groups"]
+    return pipes(head, body) if body else ""
+
+
+def by_localizer(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What every localizer names over seeds, how stably, and what treating that gains over the best group's gain."""
+    table = _over_seeds(rows)
+    keys = [key for key in ("network", "shift") if table[key].nunique() > 1]
+    told = {
+        "localizer": "localizer", "n": "seeds", "names": "names", "agreement": "same in seeds",
+        "confidence": "in resamples", "gain_share": "gain over that of the best", "enough": "at least 90 %",
+    }  # fmt: skip
+    columns = dict.fromkeys(keys) | told
+    table["localizer"] = "`" + table["localizer"] + "`"
+    body = [[_shown(value) for value in line] for line in table[list(columns)].to_numpy(object)]
+    return pipes([told.get(name, name) for name in columns], body)
+
+
+TABLES = {"by_case": by_case, "by_localizer": by_localizer}
+"""Name → table in Markdown, from rows of ``bench/natural``."""
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     lines = []
     keys = ["network", "shift", "localizer"]
     for key, members in pd.DataFrame(rows).groupby(keys, sort=False):
@@ -157,11 +198,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
         line = {"n": len(answered), "names": ", ".join(f"{name} x{times}" for name, times in common) if known else ""}
         agreement = common[0][1] / len(answered) if known else None
         lines.append(dict(zip(keys, key, strict=True)) | line | {"agreement": agreement} | means)
-    table = pd.DataFrame(lines)
-    shown = [[_shown(value) for value in line] for line in table.to_numpy(object)]
-    head = [list(table.columns), ["---"] * len(table.columns)]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in [*head, *shown])
-    return {"summary.csv": table.to_csv(index=False), "summary.md": text}
+    return pd.DataFrame(lines)
 
 
 def _shown(value: Any) -> str:

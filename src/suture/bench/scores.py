@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from suture.bench.markdown import pipes
 from suture.stats import percent, wilson
 from suture.views import style
 
@@ -139,23 +140,14 @@ def _mean(rows: pd.DataFrame, column: str) -> float | None:
 def chapter(table: Sequence[Score], rows: Sequence[Row]) -> str:
     """The main scores in Markdown: all faults, kinds and groups of every localizer, and false alarms."""
     faults = [score for score in table if score.by == "all" and score.top1 is not None]
-    flagged = [score for score in table if score.by == "all" and score.top1 is None]
     healthy = [score for score in table if score.by == "healthy" and score.alarms is not None]
-    parts = []
+    parts = ["; ".join(dict.fromkeys(f"network {s.network}, record: {s.record}" for s in table))]
     if faults:
-        head = ["network", "record", "localizer", "faults", "top-1 [95 %]", "chance", "top-2", "mean rank",
-                "favourite", "alarm", "passes"]  # fmt: skip
-        parts.append("## Is the damaged group named?\n\n" + _pipes(head, [_fault_line(s) for s in _by_top1(faults)]))
+        parts.append("## Is the damaged group named?\n\n" + ranking(rows))
         for by in ("kind", "group"):
             parts.append(f"## Top-1 by {by}\n\n" + _crossed(table, by))
-    told = [score for score in [*faults, *flagged] if score.best is not None or score.gain_share is not None]
-    if told:
-        agree = _both_truths(rows)
-        head = ["network", "record", "localizer", "names the best group", "gain over the best one's", "at least 90 %"]
-        lines = [
-            [s.network, s.record, s.localizer, _share(s.best), _share(s.gain_share), _share(s.enough)] for s in told
-        ]
-        parts.append(f"## Does treating the named group pay?\n\n{agree}\n\n" + _pipes(head, lines))
+    if paying := pays(rows):
+        parts.append(f"## Does treating the named group pay?\n\n{_both_truths(rows)}\n\n{paying}")
     if healthy:
         head = ["network", "record", "localizer", "looks", "false alarms [95 %]", f"at most {percent(ALARMS, 0)}"]
         lines = [
@@ -163,14 +155,43 @@ def chapter(table: Sequence[Score], rows: Sequence[Row]) -> str:
              "yes" if (s.alarms or 0) <= ALARMS else "no"]
             for s in healthy
         ]  # fmt: skip
-        parts.append("## False alarms on healthy networks\n\n" + _pipes(head, lines))
+        parts.append("## False alarms on healthy networks\n\n" + pipes(head, lines))
     return "\n\n".join(parts)
+
+
+def ranking(rows: Sequence[Row]) -> str:
+    """Localizers by how often they name the damaged group, over all faults."""
+    scores = [score for score in score_table(rows) if score.by == "all" and score.top1 is not None]
+    head = ["localizer", "faults", "top-1 [95 %]", "chance", "top-2", "mean rank", "favourite", "alarm", "passes"]
+    return _pipes(head, [(score, _fault_line(score)) for score in _by_top1(scores)])
+
+
+def pays(rows: Sequence[Row]) -> str:
+    """What treating the named group gains, where the oracle was asked; else empty."""
+    told = [
+        score
+        for score in score_table(rows)
+        if score.by == "all" and (score.best is not None or score.gain_share is not None)
+    ]
+    head = ["localizer", "names the best group", "gain over the best one's", "at least 90 %"]
+    lines = [(s, [f"`{s.localizer}`", _share(s.best), _share(s.gain_share), _share(s.enough)]) for s in told]
+    return _pipes(head, lines) if lines else ""
+
+
+TABLES = {"ranking": ranking, "pays": pays}
+"""Name → table in Markdown, from rows of ``bench/localize``."""
+
+
+def _pipes(head: list[str], lines: Sequence[tuple[Score, list[str]]]) -> str:
+    """With network and record, where there is more than one."""
+    keys = [name for name in ("network", "record") if len({getattr(score, name) for score, _ in lines}) > 1]
+    return pipes([*keys, *head], [[*(str(getattr(score, key)) for key in keys), *cells] for score, cells in lines])
 
 
 def _fault_line(s: Score) -> list[str]:
     favourite = f"{s.favourite} {_share(s.favourite_share)}" if s.favourite else ""
     n = f"{s.n}" + (f" ({s.errors} errors)" if s.errors else "")
-    return [s.network, s.record, s.localizer, n, _interval(s.top1, s.low, s.high), _share(s.chance), _share(s.top2),
+    return [f"`{s.localizer}`", n, _interval(s.top1, s.low, s.high), _share(s.chance), _share(s.top2),
             f"{s.rank:.2f}" if s.rank is not None else "", favourite, _share(s.alarms),
             f"{s.passes:.2f}" if s.passes is not None else ""]  # fmt: skip
 
@@ -179,11 +200,12 @@ def _crossed(table: Sequence[Score], by: str) -> str:
     """Localizers in rows, kinds or groups in columns: right of all."""
     chosen = [score for score in table if score.by == by and score.top1 is not None]
     values = list(dict.fromkeys(score.value for score in chosen))
-    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    lines: dict[tuple[str, str, str], tuple[Score, dict[str, str]]] = {}
     for s in chosen:
-        lines.setdefault((s.network, s.record, s.localizer), {})[s.value] = f"{round((s.top1 or 0) * s.n)}/{s.n}"
-    body = [[*key, *(cells.get(value, "") for value in values)] for key, cells in lines.items()]
-    return _pipes(["network", "record", "localizer", *values], body)
+        _, cells = lines.setdefault((s.network, s.record, s.localizer), (s, {}))
+        cells[s.value] = f"{round((s.top1 or 0) * s.n)}/{s.n}"
+    body = [(s, [f"`{s.localizer}`", *(cells.get(value, "") for value in values)]) for s, cells in lines.values()]
+    return _pipes(["localizer", *values], body)
 
 
 def _both_truths(rows: Sequence[Row]) -> str:
@@ -254,8 +276,3 @@ def _share(value: float | None) -> str:
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     return "" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *(list(line) for line in body)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

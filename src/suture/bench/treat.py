@@ -1,11 +1,9 @@
 """Which repair fixes more than it breaks: one plan on one case, proved on examples that nothing else sees."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from suture.bench.examples import Pairs
 from suture.bench.localize import cache_of, drop_of
@@ -18,7 +16,7 @@ from suture.rundir import fingerprint
 from suture.stages.localize import Localization, localize
 from suture.stages.treat import treat
 from suture.stages.verify import verify
-from suture.stats import flips, ratio_interval
+from suture.stats import flips
 from suture.training import Augment, Checkpoints
 from suture.treatments import (
     STANDARD,
@@ -219,47 +217,3 @@ def _resplits(case: Case, found: Localization, plan: Plan, checkpoints: Checkpoi
         "highest_net": 1000 * float((won - lost).mean()),
         "highest_ratio": float(won.sum() / lost.sum()) if lost.any() else None,
     }
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
-    """Files of a finished study: per network, case and plan, over seeds.
-
-    `n`: seeds; accuracy before and after; fixed, broken and net, summed; `ratio` with its exact 95 % interval; the
-    regression rate; `flops` over those of the plan ``full``; seconds; what was kept, most often first.
-    """
-    table = pd.DataFrame(rows)
-    if not len(table) or "fixed" not in table:
-        return {}
-    keys = [key for key in ("network", "shift", "fault", "repair", "extra", "protocol") if key in table]
-    table = table[table["fixed"].notna()].fillna(dict.fromkeys(keys, ""))
-    lines = []
-    for key, case in table.groupby(keys, sort=False) if keys else [((), table)]:
-        full = float(case.loc[case["plan"] == "full", "flops"].mean())
-        for plan, members in case.groupby("plan", sort=False):
-            fixed, broken = int(members["fixed"].sum()), int(members["broken"].sum())
-            interval = ratio_interval(fixed, broken)
-            line = dict(zip(keys, key, strict=True)) | {
-                "plan": plan, "n": len(members), "before": members["before"].mean(), "after": members["after"].mean(),
-                "fixed": fixed, "broken": broken, "net": fixed - broken,
-                "ratio": fixed / broken if broken else None, "low": interval.low,
-                "high": interval.high if broken else None, "regression_rate": members["regression_rate"].mean(),
-                "flops": members["flops"].mean() / full if full > 0 else None, "seconds": members["seconds"].mean(),
-                "kept": ", ".join(f"{name} {times}" for name, times in members["kept"].value_counts().items()),
-            }  # fmt: skip
-            more = ("resplit_net", "resplit_ratio", "resplit_none", "promise_broken", "highest_net", "highest_ratio")
-            line |= {name: members[name].astype(float).mean() for name in more if name in members}
-            lines.append(line)
-    found = pd.DataFrame(lines)
-    shown = found.drop(columns=[key for key in keys if found[key].nunique() == 1])
-    body = [[_shown(name, value) for name, value in row.items()] for row in shown.to_dict("records")]
-    head = [list(shown.columns), ["---"] * len(shown.columns)]
-    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in [*head, *body])
-    return {"summary.csv": found.to_csv(index=False), "summary.md": text}
-
-
-def _shown(name: object, value: Any) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return ""
-    if name in ("before", "after", "regression_rate"):
-        return f"{100 * value:.1f} %"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
