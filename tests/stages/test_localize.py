@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import suture
 from suture.errors import DataError, GroupError, InvalidArgumentError, NonFiniteError
-from suture.localizers import DEFAULT, LOCALIZERS, Evidence, Finding, localizer, pays
+from suture.localizers import DEFAULT, LOCALIZERS, Evidence, Finding, gather, localizer, pays
 from suture.localizers import panel as panels
 from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
@@ -121,6 +121,33 @@ def test_a_localizer_that_decides_by_itself_is_believed(temporary: Any) -> None:
     assert (ranked.top, ranked.flagged) == (None, ["norm"])
     with pytest.raises(InvalidArgumentError, match="names 'third', which is no group"):
         suture.localize(toys.case(), "errs")
+
+
+def test_what_runs_the_network_has_the_nulls_that_it_can_have() -> None:
+    names = ("ochiai", "friction", "probe", "norm_statistics")
+    case = toys.case()
+    found = suture.localize(case, names, "top_1")
+    known = {
+        null: set(getattr(found, null).dropna(how="all", axis="columns")) for null in ("null_correct", "null_random")
+    }
+    assert known == {"null_correct": {"ochiai", "friction"}, "null_random": {"ochiai", "friction", "probe"}}
+    evidence, null = gather(case, case.outcomes("diagnose").right)
+    for name in ("ochiai", "friction"):
+        assert found.null_correct[name].to_numpy() == pytest.approx(LOCALIZERS[name](null), nan_ok=True)
+    (random,) = random_twins(case.model, None, case.seed, 1)  # one network, where the others see three
+    assert found.null_random["probe"].to_numpy() == pytest.approx(LOCALIZERS["probe"](evidence.of(random)), nan_ok=True)
+
+
+def test_a_null_that_cannot_be_had_leaves_the_others(temporary: Any) -> None:
+    @temporary("own", reads="network", nulls=("random",))
+    def own(found: Evidence) -> pd.Series:
+        if found.model is not found.case.model:
+            raise InvalidArgumentError("not at random")
+        return pd.Series(1.0, index=list(found.groups))
+
+    found = suture.localize(toys.case(), ("grad_norm", "own"))
+    assert found.null_random["own"].isna().all()
+    assert found.null_random["grad_norm"].notna().all()
 
 
 def test_weights_have_a_null_at_random_and_none_on_correct_examples(temporary: Any) -> None:

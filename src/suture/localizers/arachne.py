@@ -14,7 +14,7 @@ from suture.localizers.registry import localizer
 Points = NDArray[np.float64]
 
 
-@localizer("arachne", reads="network")
+@localizer("arachne", reads="network", nulls=("correct", "random"))
 def arachne(evidence: Evidence) -> pd.Series:
     """The group's share of the Pareto front over all weights of two costs, in [0, 1]; shares sum to 1.
 

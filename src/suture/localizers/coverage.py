@@ -28,7 +28,7 @@ Suspicion = Callable[[Counts, Counts, Counts, Counts], Counts]
 WORST = 20  # units, but never more than half of all
 
 
-@localizer("tarantula", reads="network")
+@localizer("tarantula", reads="network", nulls=("correct", "random"))
 def tarantula(evidence: Evidence) -> pd.Series:
     """Units by (cf/(cf+uf)) / (cf/(cf+uf) + cs/(cs+us)), in [0, 1]; see the head of this file for the rest."""
 
@@ -39,13 +39,13 @@ def tarantula(evidence: Evidence) -> pd.Series:
     return _density(evidence, suspicion)
 
 
-@localizer("ochiai", reads="network")
+@localizer("ochiai", reads="network", nulls=("correct", "random"))
 def ochiai(evidence: Evidence) -> pd.Series:
     """Units by cf / √((cf+uf)(cf+cs)), in [0, 1]; see the head of this file for the rest."""
     return _density(evidence, lambda cf, uf, cs, us: _ratio(cf, np.sqrt((cf + uf) * (cf + cs))))
 
 
-@localizer("dstar", reads="network")
+@localizer("dstar", reads="network", nulls=("correct", "random"))
 def dstar(evidence: Evidence) -> pd.Series:
     """Units by cf³ / (cs+uf), infinite for one that is on at every error and nowhere else; see the head of this file
     for the rest."""

@@ -19,7 +19,7 @@ STEPS, BATCH_SIZE = 20, 50
 LR, MOMENTUM, CLIP = 0.01, 0.9, 1.0
 
 
-@localizer("friction", reads="network")
+@localizer("friction", reads="network", nulls=("correct", "random"))
 def friction(evidence: Evidence) -> pd.Series:
     """Σ hξ of iKFAD over a short training on the errors, mean over the group's parameters, without unit.
 

@@ -36,7 +36,7 @@ RIDGE = 0.1  # of the group's mean curvature
 RATES = (-0.3, 0.3)  # of the group's output, as measured in notes/peers.md
 
 
-@localizer("line_search", reads="network")
+@localizer("line_search", reads="network", nulls=("random",))
 def line_search(evidence: Evidence) -> pd.Series:
     """max_η L(θ) − L(θ_g − η ‖θ_g‖ ∇_g/‖∇_g‖) in nats, ≥ 0: what the best step against the gradient gains.
 
@@ -50,7 +50,7 @@ def line_search(evidence: Evidence) -> pd.Series:
     return _best_drops(evidence, gradient)
 
 
-@localizer("newton_gain", reads="network")
+@localizer("newton_gain", reads="network", nulls=("random",))
 def newton_gain(evidence: Evidence) -> pd.Series:
     """As ``line_search``, along ∇_g / (F_g + λ) in place of ∇_g, with F the diagonal of the Fisher matrix.
 
@@ -70,7 +70,7 @@ def newton_gain(evidence: Evidence) -> pd.Series:
     return _best_drops(evidence, direction)
 
 
-@localizer("probe", reads="network")
+@localizer("probe", reads="network", nulls=("random",))
 def probe(evidence: Evidence) -> pd.Series:
     """1 − L(after)/L(before): relative fall of the held-out loss when the group alone is trained for ten steps.
 
@@ -84,7 +84,7 @@ def probe(evidence: Evidence) -> pd.Series:
     return pd.Series(gains, dtype=float)
 
 
-@localizer("care", reads="network")
+@localizer("care", reads="network", nulls=("random",))
 def care(evidence: Evidence) -> pd.Series:
     """L − E[ℓ; do(z_g ← (1 + r) z_g)] in nats: what the loss falls by when the group's outputs are made larger or
     smaller by 30 %.

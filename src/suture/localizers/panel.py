@@ -13,7 +13,7 @@ from suture.localizers.flagging import RULES, Ranking
 from suture.localizers.intervals import FEWEST, Draws, blocks, bounds, excess, first_share, replicates
 from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
-from suture.localizers.registry import Finding, Localizer, Reads
+from suture.localizers.registry import Finding, Localizer, Null
 from suture.stats import percent
 
 
@@ -49,27 +49,33 @@ class Panel:
 
     @cached_property
     def null_correct(self) -> pd.DataFrame:
-        """On correct examples: for what reads gradients."""
-        return self._table(self.null, "gradients")
+        """On correct examples, of the localizers that have this null."""
+        return self._table(self.null, self._with("correct"))
 
     @cached_property
     def null_reference(self) -> pd.DataFrame | None:
         """Of the healthy reference on the errors: for what reads gradients or weights."""
-        return None if self.healthy is None else self._table(self.healthy, "gradients", "weights")
+        read = {name: each for name, each in self.localizers.items() if each.reads != "network"}
+        return None if self.healthy is None else self._table(self.healthy, read)
 
     @cached_property
     def null_random(self) -> pd.DataFrame:
-        """On the errors at random initialisation, averaged: for what reads gradients or weights."""
+        """On the errors at random initialisation, averaged, of the localizers that have this null.
+
+        Those that run the network, which take long, see one such network.
+        """
         case = self.evidence.case
         fewer = replace(
             self.evidence, wrong_at=thinned(self.evidence.wrong_at), correct_at=thinned(self.evidence.correct_at)
         )
+        asked = self._with("random")
         tables = []
         for twin in random_twins(case.model, case.factory, case.seed):
             try:
-                tables.append(self._table(fewer.of(twin), "gradients", "weights").to_numpy(float))
+                tables.append(self._table(fewer.of(twin), asked).to_numpy(float))
             except NonFiniteError:  # deep networks without normalisation blow up at random: no null, no fault
                 continue
+            asked = {name: each for name, each in asked.items() if each.reads != "network"}
         if not tables:
             return self._frame({})
         known = np.isfinite(tables)
@@ -144,7 +150,7 @@ class Panel:
     def _why_none(self) -> str:
         reads = self.localizers[self.first].reads
         if reads != "gradients":
-            return f"{self.first} has no null to be compared with, so it ranks the groups and names none."
+            return f"{self.first} has no interval to tell chance by, so it ranks the groups and names none."
         if not len(self.evidence.wrong_at):
             return "There are no errors to explain."
         if self.healthy is None and not len(self.null.wrong_at):
@@ -192,12 +198,15 @@ class Panel:
         readers = {name: each for name, each in self.localizers.items() if each.reads == "gradients"}
         return replicates(readers, evidence, evidence.case.seed) if readers else {}  # which would measure gradients
 
-    def _table(self, evidence: Evidence, *kinds: Reads) -> pd.DataFrame:
-        """Scores of the localizers that read one of these; without errors, of those that need none."""
+    def _with(self, null: Null) -> dict[str, Localizer]:
+        return {name: each for name, each in self.localizers.items() if null in each.nulls}
+
+    def _table(self, evidence: Evidence, localizers: Mapping[str, Localizer]) -> pd.DataFrame:
+        """Scores; without errors, of the localizers that need none."""
         found = {
-            name: localizer(evidence)
-            for name, localizer in self.localizers.items()
-            if localizer.reads in kinds and (len(evidence.wrong_at) or localizer.reads != "gradients")
+            name: _scored(localizer, evidence)
+            for name, localizer in localizers.items()
+            if len(evidence.wrong_at) or localizer.reads != "gradients"
         }
         return self._frame(found)
 
@@ -242,6 +251,16 @@ def asked(
         raise InvalidArgumentError(f"no localizer can be used here ({reasons})")
     healthy = None if evidence.case.reference is None else evidence.of(evidence.case.reference)
     return Panel(used, findings, evidence, null, healthy), skipped
+
+
+def _scored(localizer: Localizer, evidence: Evidence) -> pd.Series:
+    """Scores for a null; NaN where a localizer that runs the network cannot be used there."""
+    try:
+        return localizer(evidence)
+    except SutureError:
+        if localizer.reads != "network":
+            raise
+        return pd.Series(np.nan, index=list(evidence.groups))
 
 
 def _over(scores: pd.Series, healthy: pd.Series) -> pd.Series:

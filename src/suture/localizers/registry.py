@@ -16,11 +16,14 @@ import pandas as pd
 from suture.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from suture.localizers.evidence import Evidence
 
 Reads = Literal["gradients", "weights", "network"]
+Null = Literal["correct", "random"]
+
+NULLS: dict[Reads, tuple[Null, ...]] = {"gradients": ("correct", "random"), "weights": ("random",), "network": ()}
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,20 @@ class Localizer:
     Attributes:
         name: as registered.
         function: the score.
-        reads: ``"gradients"`` (of the errors: it gets a null on correct examples, one at random
-            initialisation, and bootstrap intervals), ``"weights"`` (no data: it gets the null at random
-            initialisation) or ``"network"`` (it runs the network in ways of its own: no nulls unless it has them).
+        reads: ``"gradients"`` (of the errors: it gets bootstrap intervals), ``"weights"`` (no data) or ``"network"``
+            (it runs the network in ways of its own).
         needs: ``"reference"`` when it compares with a healthy reference, else None.
+        nulls: what its scores are compared with: ``"correct"``, as many correct examples in the place of the errors,
+            for what looks at ``wrong_at``; ``"random"``, the same network at random initialisation. By default both
+            for what reads gradients, ``"random"`` for what reads weights, and none for what runs the network, which
+            may have a standard of its own.
     """
 
     name: str
     function: "Callable[[Evidence], pd.Series | Finding]"
     reads: Reads = "gradients"
     needs: Literal["reference"] | None = field(default=None)
+    nulls: tuple[Null, ...] = ()
 
     @property
     def __wrapped__(self) -> "Callable[[Evidence], pd.Series | Finding]":
@@ -84,7 +91,11 @@ DEFAULT = ("norm_statistics", "grad_norm")  # the first of them says which group
 
 
 def localizer(
-    name: str, *, reads: Reads = "gradients", needs: Literal["reference"] | None = None
+    name: str,
+    *,
+    reads: Reads = "gradients",
+    needs: Literal["reference"] | None = None,
+    nulls: "Iterable[Null] | None" = None,
 ) -> "Callable[[Callable[[Evidence], pd.Series | Finding]], Localizer]":
     """Decorator that registers a function Evidence → Series (index: group, larger = more suspect).
 
@@ -93,6 +104,7 @@ def localizer(
     """
 
     def register(function: "Callable[[Evidence], pd.Series | Finding]") -> Localizer:
-        return LOCALIZERS.register(name)(Localizer(name, function, reads, needs))
+        against = NULLS[reads] if nulls is None else tuple(nulls)
+        return LOCALIZERS.register(name)(Localizer(name, function, reads, needs, against))
 
     return register

@@ -36,8 +36,9 @@ class Localization(Result, stage="localize", schema=2):
         low, high: bootstrap intervals of the scores, 95 %; NaN for localizers that read no gradients. The bias of
             a norm is taken out of them, so that they can lie below the score.
         first_share: share of resamples in which the group comes first; NaN likewise.
-        null_correct: the same scores on as many correct examples.
-        null_random: the same scores on the errors at random initialisation, averaged over seeds.
+        null_correct: the same scores on as many correct examples; NaN for localizers that do not look at errors.
+        null_random: the same scores on the errors at random initialisation, averaged over seeds; NaN for localizers
+            that have a standard of their own.
         null_reference: the same scores of the healthy reference on the same errors; None without a reference.
             With one, groups are ranked by score / null_reference: the profile of a healthy network is divided out.
         pays: group → gain, low, high: where treating pays, in log(1 + loss) on held-out examples; empty under
