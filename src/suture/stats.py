@@ -97,15 +97,6 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(float(interval.low), float(interval.high))
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] in a sentence.
-
-    >>> percent(0.048)
-    '4.8 %'
-    """
-    return f"{100 * share:.{digits}f} %"
-
-
 def upper_bound(events: int, n: int, confidence: float = 0.95) -> float:
     """One-sided exact (Clopper-Pearson) upper bound on a rate; 1 when n = 0."""
     if n == 0:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from suture.stats import percent
+from suture.wording import percent
 from tests import toys
 from tests.cli.conftest import Suture, Toy, digests
 

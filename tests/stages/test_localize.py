@@ -18,7 +18,7 @@ from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
 from suture.patch import base_sha256, canonical_state
 from suture.stages import localize as stage
-from suture.stats import percent
+from suture.wording import percent
 from tests import toys, zoo
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from suture.bench.markdown import pipes
-from suture.stats import percent, wilson
+from suture.stats import wilson
 from suture.views import style
+from suture.wording import percent
 
 Row = Mapping[str, Any]
 

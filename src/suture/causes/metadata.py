@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from suture.splits import writable
-from suture.stats import ALPHA, holm, percent
+from suture.stats import ALPHA, holm
+from suture.wording import percent
 
 LEAST = 3  # examples with a value; fewer make no pattern, whoever has them
 MOST_NUMBERS = 10  # distinct numbers that are taken one by one; more are cut into quarters

@@ -66,9 +66,9 @@ def train(
     from suture.loading import load_data, load_model, load_task
     from suture.rundir import fingerprint
     from suture.stages.scan import scan
-    from suture.stats import percent
     from suture.training import fit
     from suture.training.presets import load_recipe
+    from suture.wording import percent
 
     changes = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     recipe = load_recipe(preset, **{name: value for name, value in changes.items() if value is not None})

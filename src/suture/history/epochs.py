@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from suture.history.columns import is_held_out
 from suture.history.log import Log
 from suture.history.restarts import last_run
+from suture.wording import several
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -52,7 +53,7 @@ def by_epoch(log: Log, steps_per_epoch: int | None = None) -> tuple[pd.DataFrame
     notes = list(numbered.notes)
     held_out = is_held_out(log.names.get("accuracy", "")) if log.held_out is None else log.held_out
     if sizes.max() > 1 and np.median(sizes) == 1 and not log.has("step"):
-        notes.append(f"{_several(int((sizes > 1).sum()), 'epoch')} logged more than once; the last values are kept")
+        notes.append(f"{several(int((sizes > 1).sum()), 'epoch')} logged more than once; the last values are kept")
         return rows.assign(epoch=epoch).groupby("epoch").last().reset_index(), notes
     if sizes.max() > 1:
         notes.append("an epoch has several rows: lr and momentum are those at its start, the loss is the mean over it")
@@ -165,7 +166,3 @@ def _together(rows: pd.DataFrame, epoch: Ints, held_out: bool) -> pd.DataFrame:
 def _filled(values: Any) -> Floats:
     """Blanks take the next value, those at the end the last one."""
     return np.asarray(pd.Series(values, dtype=float).bfill().ffill().to_numpy(float))
-
-
-def _several(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"

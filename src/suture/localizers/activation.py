@@ -23,8 +23,8 @@ from suture.localizers.registry import Finding, localizer
 from suture.localizers.sites import Site, channel_mismatch, concentration
 from suture.localizers.tail import GAIN, refit
 from suture.localizers.walk import CHUNK, FEWEST, FLOOR, Walk, first_of, take_walk, together
-from suture.stats import percent
 from suture.tasks import batches
+from suture.wording import percent
 
 FEW = 0.1  # concentration below which a mismatch is that of a few channels
 

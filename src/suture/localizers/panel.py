@@ -14,7 +14,7 @@ from suture.localizers.intervals import FEWEST, Draws, blocks, bounds, excess, f
 from suture.localizers.nulls import random_twins, thinned
 from suture.localizers.passes import Passes
 from suture.localizers.registry import Finding, Localizer, Null
-from suture.stats import percent
+from suture.wording import percent
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, c
 from suture.splits import Splits, writable
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
-from suture.stats import percent
 from suture.training import Checkpoints
 from suture.treatments import (
     Candidate,
@@ -33,6 +32,7 @@ from suture.treatments import (
 from suture.treatments.choice import COLUMNS, NONE
 from suture.treatments.course import is_small
 from suture.treatments.doubts import crops_of, doubts_of
+from suture.wording import percent
 
 TWIN = "twin.safetensors"
 SUSPECTS = "suspects"

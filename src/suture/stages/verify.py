@@ -33,6 +33,7 @@ from suture.stats import (
     wilson,
 )
 from suture.tasks import Outcomes
+from suture.wording import several
 
 
 def _closed(data: Any) -> Any:
@@ -168,7 +169,7 @@ def verify(
     optimistic = case.protocol == "paper"
     # Whether a stranger's patch was made with these examples, nobody here can say.
     unseen = isinstance(treatment, Treatment)
-    of = "{} examples that were diagnosed too" if optimistic else "{} unseen examples" if unseen else "{} examples"
+    seen = several(moves.n, "unseen example" if unseen and not optimistic else "example")
     pairs = pair_table(case, before, after)
     chosen, pictures = gallery(case, repaired, before, after)
     examples, drawn = cells(case, repaired, before, after, pairs)
@@ -185,7 +186,13 @@ def verify(
         net_interval=net_interval(moves, case.seed),
         p_value=mcnemar(moves.fixed, moves.broken),
         verdict=verdict,
-        sentence=_sentence(verdict, moves.n, examples_needed(moves), changed=len(patch) > 0, of=of),
+        sentence=_sentence(
+            verdict,
+            moves.n,
+            examples_needed(moves),
+            changed=len(patch) > 0,
+            examples=f"{seen} that were diagnosed too" if optimistic else seen,
+        ),
         negative_flip_rate=moves.negative_flip_rate,
         regression_rate=moves.regression_rate,
         regression_bound=upper_bound(moves.broken, moves.right_before) if len(patch) else 0.0,
@@ -217,15 +224,14 @@ def _patch_of(treatment: Treatment | Patch | str | Path) -> Patch:
     raise InvalidArgumentError(f"verify takes a treatment, a patch or the path of one, not {type(treatment).__name__}")
 
 
-def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, of: str) -> str:
+def _sentence(verdict: Verdict, n: int, needed: int, *, changed: bool, examples: str) -> str:
     if not changed:
         return "No measurable change: the patch is empty."
-    examples = of.format(n)
     return {
         Verdict.BETTER: f"Better: on {examples} the repair fixes more than it breaks.",
         Verdict.WORSE: f"Worse: on {examples} the repair breaks more than it fixes.",
         Verdict.NO_CHANGE: f"No measurable change: on {examples}, less than one point of accuracy either way.",
-        Verdict.CANNOT_TELL: f"Cannot tell: {examples} are too few; about {needed} would do.",
+        Verdict.CANNOT_TELL: f"Cannot tell: {examples} {'is' if n == 1 else 'are'} too few; about {needed} would do.",
     }[verdict]
 
 

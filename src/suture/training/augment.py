@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture.images import ImageFormat
-from suture.stats import percent
+from suture.wording import percent
 
 
 class Augment(BaseModel):

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from suture.case import Case
 from suture.localizers.network import carriers, hooked
 from suture.splits import Split
-from suture.stats import percent
 from suture.tasks import Task, batches, forward
 from suture.training.loop import Penalty
+from suture.wording import percent
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from suture.stats import least_for_bound, percent
+from suture.stats import least_for_bound
 from suture.treatments.choice import NONE, Judge, best_of, table
 from suture.treatments.cost import Cost
 from suture.treatments.crossfit import cross_fit, judged_by_folds
 from suture.treatments.interpolate import mixed
 from suture.treatments.plan import Candidate, Job, Plan, Treated, perform
+from suture.wording import percent
 
 CYCLE = ", cycle "  # in the name of what a later cycle made
 ROOM = 3  # times the least that a bound takes: below it next to nothing may break on `select`, whatever is promised

@@ -10,10 +10,10 @@ from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
-from suture.stats import percent
 from suture.tasks import Outcomes, batches
 from suture.training import Augment
 from suture.treatments.plan import Plan
+from suture.wording import percent, several
 
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
@@ -77,7 +77,8 @@ def _contradictions(case: Case, repair: Split) -> list[str]:
             for content, label in zip(case.splits[name].hashes, case.splits[name].strata, strict=True):
                 labels[content].add(label)
     odd = sum(len(labels[content]) > 1 for content in repair.hashes)
-    return [f"{odd} examples of 'repair' have a twin with another label; check those labels"] if odd else []
+    have = f"{several(odd, 'example')} of 'repair' {'has' if odd == 1 else 'have'}"
+    return [f"{have} a twin with another label; check those labels"] if odd else []
 
 
 def _missing_classes(case: Case, repair: Split, failing: Outcomes) -> list[str]:

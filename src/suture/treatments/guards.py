@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from suture.errors import InvalidArgumentError, NonFiniteError
 from suture.localizers import gather
 from suture.splits import Split
-from suture.stats import flips, percent
+from suture.stats import flips
 from suture.tasks import Batch, Examples
 from suture.training import Stop
 from suture.training.loop import Penalty
 from suture.treatments.cost import forward_flops, step_flops
 from suture.treatments.entries import EXAMPLES, mean_square
 from suture.treatments.plan import GUARDS, Guard, Job, Watch
+from suture.wording import percent
 
 SMALL = 1e-30  # below it a probability has no logarithm in float32
 

@@ -31,11 +31,11 @@ from suture.case import Case
 from suture.errors import GroupError, InvalidArgumentError
 from suture.registry import Registry, suggest
 from suture.rundir import first_wrong
-from suture.stats import percent
 from suture.tasks import Examples
 from suture.training import Augment, Checkpoints
 from suture.training.loop import Penalty
 from suture.treatments.cost import Cost, Estimate
+from suture.wording import percent
 
 
 class Part(BaseModel):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from suture.stats import Verdict, least_for_bound, percent
-from suture.views.text import count, listed, several
+from suture.stats import Verdict, least_for_bound
+from suture.views.text import count, listed
+from suture.wording import percent, several
 
 if TYPE_CHECKING:
     from suture.stages.verify import Verification

@@ -10,6 +10,7 @@ from suture.views.grid import Column, Grid, column, stacked
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, INK, MOST, dress, floats, label, name_rows, rows, sentence
 from suture.views.text import count, number, p_value, percent
+from suture.wording import several
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -57,7 +58,7 @@ def grids(result: Comparison) -> list[Grid]:
     ]  # fmt: skip
     return [
         Grid(
-            f"Models on {count(result.n)} examples",
+            f"Models on {several(result.n, 'example')}",
             [Column("Model"), *column("Errors", "Accuracy", "95 % interval")],
             models,
         ),

@@ -19,7 +19,8 @@ from suture.views.profiles import (
     raw_scores,
     sizes_of,
 )
-from suture.views.text import NOTHING, number, percent, several
+from suture.views.text import NOTHING, number, percent
+from suture.wording import several
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from suture.views.text import count, known, several, signed
+from suture.views.text import count, known, signed
 from suture.views.verify_tables import records
+from suture.wording import several
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,9 +9,10 @@ from suture.views.diagnose import summary
 from suture.views.localize_tables import warnings
 from suture.views.render import image
 from suture.views.style import BLUE, FAINT, INK, MUTED, VERMILLION, axes, label, name_rows
-from suture.views.text import count, listed, percent, plain, several
+from suture.views.text import count, listed, percent, plain
 from suture.views.verify import headline
 from suture.views.verify_tables import harm_elsewhere, said_of
+from suture.wording import several
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -14,6 +14,7 @@ from PIL import Image
 
 from suture.views import text
 from suture.views.style import svg
+from suture.wording import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,10 +68,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    for name in (
-        "count", "flops", "number", "p_value", "percent", "plain", "points", "ratio", "seconds", "several", "signed",
-    ):  # fmt: skip
+    for name in ("count", "flops", "number", "p_value", "percent", "plain", "points", "ratio", "seconds", "signed"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["several"] = several
     return environment
 
 

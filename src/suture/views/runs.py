@@ -25,9 +25,9 @@ from suture.views.text import (
     plain,
     ratio,
     seconds,
-    several,
     signed,
 )
+from suture.wording import several
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,8 @@ from suture.views import (
     verify_tables,
 )
 from suture.views.grid import lines, stacked
-from suture.views.text import plain, several
+from suture.views.text import plain
+from suture.wording import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+from suture import wording
+
 NOTHING = "–"  # what stands where no value is known
 
 # Control characters would make an SVG invalid and could steer a terminal; lone surrogates cannot be written
@@ -71,8 +73,8 @@ def percent(share: Any, digits: int = 1) -> str:
     """
     if share is None or not known(float(share)):
         return NOTHING
-    rounded = round(100 * float(share), digits) + 0.0  # no minus before a zero
-    return _minus(f"{rounded:.{digits}f}\N{NO-BREAK SPACE}%")
+    rounded = round(float(share), digits + 2) + 0.0  # no minus before a zero
+    return _minus(wording.percent(rounded, digits).replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def points(change: Any) -> str:
@@ -143,15 +145,6 @@ def ratio(fixed: int, broken: int) -> str:
     if broken:
         return f"{fixed / broken:.1f} : 1"
     return "nothing broke" if fixed else "nothing moved"
-
-
-def several(n: int, thing: str, things: str | None = None) -> str:
-    """A count with its noun.
-
-    >>> several(1, "error"), several(3, "error"), several(2, "class", "classes")
-    ('1 error', '3 errors', '2 classes')
-    """
-    return f"{count(n)} {thing if n == 1 else things or thing + 's'}"
 
 
 def listed(names: list[str], limit: int = 8) -> str:

@@ -8,7 +8,7 @@ from suture.patch import PATCH, UNDO
 from suture.views import treat_tables
 from suture.views.grid import lines, stacked
 from suture.views.render import image, render, standalone
-from suture.views.text import listed, several
+from suture.views.text import listed
 from suture.views.treat_figures import comparable, curves, measured, tradeoff, trainings_of
 from suture.views.treat_tables import (
     IN_TERMINAL,
@@ -21,6 +21,7 @@ from suture.views.treat_tables import (
     warnings,
     who_answers,
 )
+from suture.wording import several
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from suture.treatments import STANDARD, Plan
 from suture.treatments.choice import NONE
 from suture.views.grid import Column, Grid, column
-from suture.views.text import NOTHING, count, flops, known, number, percent, plain, seconds, several, signed
+from suture.views.text import NOTHING, count, flops, known, number, percent, plain, seconds, signed
+from suture.wording import several
 
 if TYPE_CHECKING:
     from suture.stages.treat import Treatment

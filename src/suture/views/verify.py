@@ -13,7 +13,7 @@ from suture.views.grid import lines, stacked
 from suture.views.matrix import matrix, note, views
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
-from suture.views.text import count, p_value, percent, plain, points, ratio, several, signed
+from suture.views.text import count, p_value, percent, plain, points, ratio, signed
 from suture.views.verify_tables import (
     beyond_chance,
     caveats,
@@ -31,6 +31,7 @@ from suture.views.verify_tables import (
     said,
     targeted,
 )
+from suture.wording import several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         diagnosis: names the targeted confusions and the group each was attributed to.
     """
     alt = (
-        f"Accuracy before and after on {count(result.n)} examples: {percent(result.accuracy_before)} and "
+        f"Accuracy before and after on {several(result.n, 'example')}: {percent(result.accuracy_before)} and "
         f"{percent(result.accuracy_after)}; and per class."
     )
     found, counts = cells(result), matrix(result)

@@ -11,7 +11,8 @@ from suture.stats import ALPHA, Verdict, wilson
 from suture.views.diagnose import attributions
 from suture.views.grid import Column, Grid, column
 from suture.views.style import floats
-from suture.views.text import count, listed, number, p_value, percent, points, ratio, several, signed
+from suture.views.text import count, listed, number, p_value, percent, points, ratio, signed
+from suture.wording import several
 
 if TYPE_CHECKING:
     from suture.stages.diagnose import Diagnosis
