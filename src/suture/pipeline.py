@@ -22,6 +22,7 @@ from suture.splits import SPLITS
 from suture.stages.diagnose import ASKED, Diagnosis, diagnose
 from suture.stages.drift import Drift, untouched_examples
 from suture.stages.localize import Localization, localize
+from suture.stages.must_keep import places_of
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
 from suture.stages.treat import SUSPECTS, Exclude, Treatment, treat
@@ -198,6 +199,7 @@ def run(
     plan: str | Plan = "default",
     twin: bool = False,
     exclude_suspects: bool = False,
+    must_keep: Sequence[str | int] | None = None,
     until: str | None = None,
     redo: str | None = None,
     asked: Asked | None = None,
@@ -216,6 +218,7 @@ def run(
         causes: as for `diagnose`.
         plan, twin: as for `treat`.
         exclude_suspects: as ``exclude="suspects"`` for `treat`.
+        must_keep: as for `suture.verify`.
         until: the last stage to do.
         redo: the first stage to do again even if it was finished.
         asked: how to build the case again, for the commands that take the run directory alone.
@@ -235,6 +238,7 @@ def run(
         case.splits[split]  # a missing one is said before anything is written
     if exclude_suspects:
         find_label_issues()
+    places_of(case, must_keep or [])
     this = Run(case, out, say, asked)
     with claimed(this.directory, case, asked):
         if redo:
@@ -243,7 +247,7 @@ def run(
             "localize": lambda: this.localize(localizers, rule, max_memory),
             "diagnose": lambda: this.diagnose(causes),
             "treat": lambda: this.treat(plan, exclude=SUSPECTS if exclude_suspects else None, twin=twin),
-            "verify": this.verify,
+            "verify": lambda: this.verify(must_keep=must_keep),
         }
         if history is not None:
             steps = {"scan": lambda: this.scan(history)} | steps

@@ -231,6 +231,18 @@ def test_an_example_that_may_not_break_and_does_is_named(suture: Suture, finishe
     assert suture("verify", finished, "--must-keep", keep).code == 0
 
 
+def test_a_run_knows_what_may_not_break(suture: Suture, toy: Toy, finished: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "keep.txt"
+    keep.write_text(outcomes(finished)["broken"][0])
+    answer = suture(*toy.run(finished, "--history", toy.log), "--must-keep", keep)
+    assert answer.code == 3
+    assert answer.error.startswith("error: 1 example that may not break is broken:")
+    keep.write_text("example 6000")
+    answer = suture(*toy.run(tmp_path / "new"), "--must-keep", keep)
+    assert (answer.code, (tmp_path / "new").exists()) == (2, False)
+    assert "no example is called 'example 6000'" in answer.error
+
+
 def test_everything_that_is_not_met_is_said(suture: Suture, finished: Path, tmp_path: Path) -> None:
     keep = tmp_path / "keep.txt"
     keep.write_text("\n".join(outcomes(finished)["broken"]))

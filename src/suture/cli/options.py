@@ -76,6 +76,12 @@ SuspectsOpt = Annotated[
     ),
 ]
 RequireOpt = Annotated[str | None, typer.Option("--require", help="Exit with 3 unless the verdict is: better.")]
+MustKeepOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--must-keep", help="Text file with an example a line; exit with 3 if one was right and is wrong now."
+    ),
+]
 RegressionOpt = Annotated[
     float | None,
     typer.Option(

@@ -15,6 +15,7 @@ from suture.cli.options import (
     LocalizersOpt,
     MemoryOpt,
     ModelOpt,
+    MustKeepOpt,
     PlanOpt,
     RegressionOpt,
     RequireOpt,
@@ -86,6 +87,7 @@ def run(
     redo: Annotated[str | None, typer.Option("--redo", metavar="STAGE", help="First stage to do again.")] = None,
     require: RequireOpt = None,
     max_regression: RegressionOpt = None,
+    must_keep: MustKeepOpt = None,
     junit: JUnitOpt = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
     debug: DebugOpt = False,
@@ -99,6 +101,7 @@ def run(
     from suture.errors import InvalidArgumentError
     from suture.pipeline import check_stages
     from suture.pipeline import run as run_pipeline
+    from suture.stages.must_keep import read_must_keep
     from suture.treatments import Plan, load_plan, within
 
     def chosen() -> Plan:  # once the model's code is there, which may register plans, methods and localizers
@@ -112,6 +115,7 @@ def run(
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
     if junit is not None and until not in (None, "verify"):
         raise InvalidArgumentError(f"--junit shows the verdict, which --until {until} does not reach")
+    kept = read_must_keep(must_keep) if must_keep is not None else None
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify,
         repair_extra=tuple(repair_extra) if repair_extra else None, size=size,
@@ -120,8 +124,8 @@ def run(
     ).absolute()  # fmt: skip
     results = run_pipeline(
         asked.case(chosen), out, history=history, localizers=names(localizers), rule=rule, plan=chosen(), twin=twin,
-        exclude_suspects=exclude_suspects, until=until, redo=redo, asked=asked, say=_say, max_memory=memory,
-        causes=causes,
+        exclude_suspects=exclude_suspects, must_keep=kept, until=until, redo=redo, asked=asked, say=_say,
+        max_memory=memory, causes=causes,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suture.cli.options import DebugOpt, JUnitOpt, RegressionOpt, RequireOpt, WeightsOpt
+from suture.cli.options import DebugOpt, JUnitOpt, MustKeepOpt, RegressionOpt, RequireOpt, WeightsOpt
 from suture.cli.words import numbers
 
 if TYPE_CHECKING:
@@ -41,12 +41,7 @@ def verify(
             "--untouched", help="Data that the repair was not about, on which drift of the outputs is measured."
         ),
     ] = None,
-    must_keep: Annotated[
-        Path | None,
-        typer.Option(
-            "--must-keep", help="Text file with an example a line; exit with 3 if one was right and is wrong now."
-        ),
-    ] = None,
+    must_keep: MustKeepOpt = None,
     require: RequireOpt = None,
     max_regression: RegressionOpt = None,
     junit: JUnitOpt = None,

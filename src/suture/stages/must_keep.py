@@ -54,7 +54,7 @@ def check_kept(case: Case, repaired: nn.Module, names: Sequence[str | int]) -> K
     Raises:
         DataError: an example is not known.
     """
-    places = _places(case, names)
+    places = places_of(case, names)
     wrong: list[str] = []
     broken: list[str] = []
     for split, positions in places.items():
@@ -72,8 +72,12 @@ def check_kept(case: Case, repaired: nn.Module, names: Sequence[str | int]) -> K
     return Kept(n=sum(map(len, places.values())), wrong=wrong, broken=broken)
 
 
-def _places(case: Case, names: Sequence[str | int]) -> dict[str, list[int]]:
-    """Split → positions of the named examples in it."""
+def places_of(case: Case, names: Sequence[str | int]) -> dict[str, list[int]]:
+    """Split → positions of the named examples in it.
+
+    Raises:
+        DataError: an example is not known.
+    """
     known: dict[str, list[tuple[str, int]]] = {}
     for split in dict.fromkeys(SPLITS if case.protocol != "paper" else SPLITS[:3]):  # there verify is diagnose
         for i, index in enumerate(case.splits[split].indices if split in case.splits else []):
