@@ -54,15 +54,18 @@ def test_several_runs_have_a_table_and_a_page(
         (["{run}", "absent"], "absent is no run directory"),
         (["{run}", "{early}", "--format", "junit"], "--format takes html, md, json with several runs, not 'junit'"),
         (["{run}/treat/patch.safetensors", "--format", "junit"], "--format takes html, md, json with a patch"),
+        (["{run}/adapter"], "adapter is a LoRA adapter, which does not say what weights it is for"),
         (["{run}", "--format", "pdf"], "--format takes html, md, json, junit, not 'pdf'"),
         ([], "Missing argument"),
     ],
-    ids=["twice", "patch", "absent", "junit of several", "junit of a patch", "pdf", "nothing"],
+    ids=["twice", "patch", "absent", "junit of several", "junit of a patch", "adapter", "pdf", "nothing"],
 )
 def test_what_is_refused(
     suture: Suture, pair: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], part: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (pair[0] / "adapter").mkdir()
+    (pair[0] / "adapter" / "adapter_config.json").write_text("{}")
     answer = suture("report", *(word.format(run=pair[0], early=pair[1]) for word in words))
     assert answer.code == 2
     assert part in answer.error

@@ -232,6 +232,12 @@ def report(
     from suture.views import runs as several
     from suture.views.export import FORMATS, SUFFIXES, export
 
+    for path in runs:
+        if (path / "adapter_config.json").exists():
+            raise InvalidArgumentError(
+                f"{path} is a LoRA adapter, which does not say what weights it is for; suture verify --patch judges "
+                "it, and suture apply merges it"
+            )
     patches = [path for path in runs if path.is_file() or path.suffix == ".safetensors"]
     if patches and len(runs) > 1:
         raise InvalidArgumentError(f"{patches[0]} is no run directory; several reports compare runs, so give it alone")
