@@ -157,7 +157,7 @@ def on_its_side(value: float, digits: int, line: float | None) -> str:
 
 
 def others(result: Localization, *, narrow: bool = False) -> Grid:
-    """Scores of the localizers that did not decide, beside those of correct examples where they have them.
+    """Scores of the localizers that did not decide, beside their nulls where they have some.
 
     Args:
         narrow: for a terminal: scores alone where both do not fit; of more localizers than fit, a row each with the
@@ -179,13 +179,14 @@ def _scores(result: Localization, name: str, of: str = "errors") -> pd.Series:
 
 
 def _side_by_side(result: Localization, names: list[str], *, nulls: bool) -> Grid:
-    """A row per group, a column per localizer, with or without the nulls from correct examples."""
+    """A row per group, a column per localizer, with or without its nulls."""
     columns = {}
     for name in names:
         columns[name] = _scores(result, name)
-        null = _scores(result, name, "correct")
-        if nulls and null.notna().any():
-            columns[f"{name}, correct"] = null
+        for what, heading in (("correct", "correct"), ("random", "random init")):
+            null = _scores(result, name, what)
+            if nulls and null.notna().any():
+                columns[f"{name}, {heading}"] = null
     shown = highest(_scores(result, result.first), LONGEST)
     table = [[group, *(number(scores[group]) for scores in columns.values())] for group in shown]
     return Grid(OTHERS, [Column("Group"), *column(*columns)], table)
