@@ -170,7 +170,7 @@ def by_localizer(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = [key for key in ("network", "shift") if table[key].nunique() > 1]
     told = {
         "localizer": "localizer", "n": "seeds", "names": "names", "agreement": "same in seeds",
-        "confidence": "in resamples", "gain_share": "gain over that of the best", "enough": "at least 90 %",
+        "confidence": "in resamples", "gain_share": "gain over that of the best", "enough": "every one at least 90 %",
     }  # fmt: skip
     columns = dict.fromkeys(keys) | told
     table["localizer"] = "`" + table["localizer"] + "`"
