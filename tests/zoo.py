@@ -82,6 +82,18 @@ class Norms(nn.Module):
         return self.head(self.second(self.first(x)))
 
 
+class Affineless(nn.Module):
+    """Norms that own no parameters: one before everything, one that is called by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.BatchNorm1d(4, affine=False)
+        self.first, self.norm, self.head = nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(input=self.first(self.inputs(x)))))
+
+
 class Frozen(nn.Module):
     """Parameters whose gradients are switched off."""
 
@@ -149,7 +161,7 @@ class Attention(nn.Module):
 ZOO: dict[str, Callable[[], nn.Module]] = {
     cls.__name__.lower(): cls
     for cls in (
-        RootParameters, Tied, Reused, Unused, Nested, Norms, Frozen, Convolutions, Recurrent, Attention,
+        RootParameters, Tied, Reused, Unused, Nested, Norms, Affineless, Frozen, Convolutions, Recurrent, Attention,
     )
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Networks that were damaged in one known place, against the record of when they were well."""
 
 import copy
+from collections import OrderedDict
 from functools import cache
 
 import numpy as np
@@ -157,13 +158,26 @@ def test_few_examples_are_too_few_and_odd_numbers_are_no_trouble(n: int, answers
     assert ("It takes 100 examples" in found.why) != answers
 
 
+def without_norms() -> nn.Module:
+    """A trained network that keeps no record."""
+    torch.manual_seed(0)
+    model, pairs = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 3)), toys.points(300, seed=1)
+    inputs, targets = torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    return model.eval()
+
+
 def test_a_network_without_any_record_is_treated_group_by_group() -> None:
-    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
+    model = plant(without_norms(), "2", "noise", 4.0, seed=0)
     found, here = find(model), evidence(model)
     gains = {}
     for group in here.groups:
         treated = treat_briefly(here, group)
-        gains[group] = float((np.log1p(treated.before) - np.log1p(treated.after)).mean())
+        gains[group] = float((np.log1p(treated.before.losses) - np.log1p(treated.after.losses)).mean())
     assert found.top == max(gains, key=gains.__getitem__)
     assert found.scores[found.top] == found.scores.max() > 1
     assert found.scores["0"] / found.scores["2"] == pytest.approx(gains["0"] / gains["2"])
@@ -237,6 +251,56 @@ def test_a_mismatch_at_the_first_site_says_that_the_inputs_may_have_shifted() ->
     assert shifted.top is not None
     assert "check them first" in shifted.why
     assert "check them first" not in find(plant(healthy(), "last", "noise", 3.0, seed=0), moments=record()).why
+
+
+def affineless() -> nn.Module:
+    """The healthy toy network whose norm keeps statistics and owns nothing, behind one that normalises the inputs."""
+    old, points = healthy(), torch.stack([x for x, _ in toys.points(300, seed=1)])
+    scaled = nn.Linear(2, 16)
+    inputs, norm = nn.BatchNorm1d(2, affine=False, momentum=None), nn.BatchNorm1d(16, affine=False)
+    inputs(points)
+    with torch.no_grad():  # the same function as the first layers of the toy network
+        deviation = (inputs.running_var + inputs.eps).sqrt()
+        scaled.weight.copy_(old.first.weight * deviation)
+        scaled.bias.copy_(old.first.bias + old.first.weight @ inputs.running_mean)
+        norm.running_mean, norm.running_var = old.norm.running_mean.clone(), old.norm.running_var.clone()
+    head = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), old.second, nn.ReLU(), old.last)
+    with torch.no_grad():
+        head[0].weight.copy_(torch.diag(old.norm.weight))
+        head[0].bias.copy_(old.norm.bias)
+    return nn.Sequential(OrderedDict(inputs=inputs, first=scaled, norm=norm, head=head)).eval()
+
+
+def test_a_norm_that_owns_nothing_speaks_of_the_layer_that_feeds_it() -> None:
+    assert find(affineless()).top is None
+    damaged = plant(affineless(), "first", "noise", 1.0, seed=0)
+    assert find(damaged).top == "first"
+
+
+def test_a_shift_before_every_group_is_one_of_the_inputs() -> None:
+    shifted = LOCALIZERS["norm_statistics"].find(evidence(affineless(), shift=3.0))
+    assert shifted.top is None
+    assert shifted.why.startswith("What arrives at inputs, before any group, is not what the network was trained on")
+    assert "check them first" in shifted.why
+
+
+def test_a_mild_shift_points_to_the_input_or_early_layers() -> None:
+    mild = next(f for f in (find_shifted(shift) for shift in (0.1, 0.2, 0.3, 0.4)) if "furthest" in f.why)
+    assert mild.top is None
+    assert "so if anything it is the input or early layers" in mild.why
+
+
+def find_shifted(shift: float) -> Finding:
+    return LOCALIZERS["norm_statistics"].find(evidence(healthy(), shift=shift))
+
+
+def test_without_a_record_nothing_is_named_where_nothing_is_wrong() -> None:
+    assert find(without_norms()).top is None
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
+    points = [(x, int(model(x[None]).argmax())) for x, _ in toys.points(400, seed=5)]  # right, and not sure of it
+    found = LOCALIZERS["norm_statistics"].find(evidence_on(model, points))
+    assert found.top is None
+    assert "mends more than chance" in found.why
 
 
 def test_a_record_of_another_network_is_not_believed() -> None:

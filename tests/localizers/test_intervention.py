@@ -136,18 +136,18 @@ def test_probe_by_hand() -> None:
     # 6 examples to train on, all the same, ten steps: the mean gradient is w − 1 whichever are drawn.
     weight = oracle.adam(2.0, LR * 2.0, BETAS, clip=1.0, steps=10)
     done = treat_briefly(parabola(), "line")
-    assert done.before == pytest.approx([0.5] * 6)
-    assert done.after == pytest.approx([(weight - 1) ** 2 / 2] * 6, rel=1e-5)
+    assert done.before.losses == pytest.approx([0.5] * 6)
+    assert done.after.losses == pytest.approx([(weight - 1) ** 2 / 2] * 6, rel=1e-5)
     assert LOCALIZERS["probe"](parabola())["line"] == pytest.approx(1 - (weight - 1) ** 2, rel=1e-5)
 
 
 def test_a_brief_treatment_is_the_same_every_time_and_looks_at_the_other_half() -> None:
     found = evidence("norms")
     one, two, other = (treat_briefly(found, "first", train_on=k) for k in (0, 0, 1))
-    assert np.array_equal(one.after, two.after)
+    assert np.array_equal(one.after.losses, two.after.losses)
     assert np.array_equal(one.positions, found.halves[1])
     assert np.array_equal(other.positions, found.halves[0])
-    assert not np.array_equal(one.before, one.after)
+    assert not np.array_equal(one.before.losses, one.after.losses)
 
 
 class NoWayBack(torch.autograd.Function):
@@ -184,7 +184,7 @@ def test_a_treatment_that_breaks_is_one_that_was_not_made() -> None:
 
     done = treat_briefly(parabola(task=Cliff()), "line")
     assert done.stopped is not None
-    assert np.array_equal(done.after, done.before)
+    assert np.array_equal(done.after.losses, done.before.losses)
     assert done.gain == 0
 
 

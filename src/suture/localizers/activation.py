@@ -16,13 +16,14 @@ from torch import Tensor
 from suture.localizers.brief import treat_briefly
 from suture.localizers.evidence import Evidence
 from suture.localizers.explanation import explains
-from suture.localizers.network import losses_at, twin
+from suture.localizers.network import judged_at, twin
 from suture.localizers.pays import GAIN as GAINS
 from suture.localizers.pays import fall
 from suture.localizers.registry import Finding, localizer
 from suture.localizers.sites import Site, channel_mismatch, concentration
 from suture.localizers.tail import GAIN, refit
 from suture.localizers.walk import CHUNK, FEWEST, FLOOR, Walk, first_of, take_walk, together
+from suture.stats import ALPHA, flips, mcnemar
 from suture.tasks import batches
 from suture.wording import percent
 
@@ -36,7 +37,8 @@ def norm_statistics(evidence: Evidence) -> Finding:
     Returns NaN for groups without a site, and for all of them below 100 examples.
 
     A network without any record has no sites. Groups are then treated briefly, one at a time, and scored by what
-    that gains, in units of what the best one's gain must exceed to be sure. That is a much weaker answer.
+    that gains, in units of what the best one's gain must exceed to be sure; the best is named where it mends more
+    verdicts than it breaks by more than chance (McNemar, 5 % for all groups together). That is a much weaker answer.
 
     Cost: a third of a pass over 400 examples, and half a pass over 1,000 where two groups could be at fault; without
     a record half a pass for every group.
@@ -127,32 +129,44 @@ def _before(walk: Walk, group: str) -> str | None:
 
 def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
     """No site is off: either all is well, or the fault lies behind the last site, where only labels can tell."""
+    agree = float(np.mean([group is None for group in walk.resampled(evidence.case.seed)]))
+    outside = [site for site in walk.sites if site.owner is None and walk.relative()[site.path] > 1]
+    if outside:
+        at = f"What arrives at {outside[0].path}, before any group, is not what the network was trained on"
+        return Finding(scores, None, agree, f"{at}{_about_inputs(evidence)}.")
     known = {site.owner for site in walk.sites} | {site.producer for site in walk.sites}
     tried = {group: refit(evidence, group) for group in evidence.groups if group not in known}
     fits = {group: fit for group, fit in tried.items() if fit is not None}
     for group, fit in fits.items():
         score = max(fit.gain, 0.0) / GAIN
         scores[group] = score if fit.heals else min(score, 1.0)
-    agree = float(np.mean([group is None for group in walk.resampled(evidence.case.seed)]))
     healed = [group for group, fit in fits.items() if fit.heals]
     if healed:
         top = max(healed, key=lambda group: fits[group].gain)
         gain = fits[top].gain
         why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {percent(gain, 0)}."
         return Finding(scores, top, agree, why)
+    return Finding(scores, None, agree, f"{_nothing_off(evidence, walk)}.")
+
+
+def _nothing_off(evidence: Evidence, walk: Walk) -> str:
+    """That no group stands out, and what to look at where there are errors all the same."""
     why = "No activation is further from its record than a mild input shift takes it"
-    first = walk.sites[0]
-    if walk.mismatches.iloc[0] == walk.mismatches.max() and walk.mismatches.iloc[0] > walk.chance:
-        why += f"; furthest is what arrives at {first.path}, so if anything it is the input or early layers"
-        why += _about_inputs(evidence)
-    return Finding(scores, None, agree, f"{why}.")
+    if not len(evidence.wrong_at) or walk.mismatches.max() <= walk.chance:
+        return why
+    order = list(walk.mismatches.index)
+    furthest = str(walk.mismatches.idxmax())
+    place = "arrives at" if walk.sites[order.index(furthest)].at == "input" else "comes out of"
+    why += f"; furthest is what {place} {furthest}"
+    early = order.index(furthest) < len(order) / 2
+    return f"{why}, so if anything it is the input or early layers{_about_inputs(evidence)}" if early else why
 
 
 def _without_record(evidence: Evidence, unfit: Sequence[str]) -> Finding:
     """Nothing is known of the healthy network: all that is left is to treat every group briefly."""
-    before = losses_at(evidence, evidence.halves[1], twin(evidence))
-    treated = [treat_briefly(evidence, group, before=before) for group in evidence.groups]
-    rows = [fall(each.before, each.after, evidence.case.seed) for each in treated]
+    before = judged_at(evidence, evidence.halves[1], twin(evidence))
+    treated = {group: treat_briefly(evidence, group, before=before) for group in evidence.groups}
+    rows = [fall(each.before.losses, each.after.losses, evidence.case.seed) for each in treated.values()]
     gains = pd.DataFrame(rows, index=list(evidence.groups), columns=GAINS)
     known = (
         f"The record of {' and '.join(unfit)} is of another network: nine of ten sites are off"
@@ -165,6 +179,10 @@ def _without_record(evidence: Evidence, unfit: Sequence[str]) -> Finding:
     top = str(gains["gain"].idxmax())
     low = float(gains["low"][top])
     scores = gains["gain"] / max(float(gains["gain"][top]) - low, 1e-9)
-    if low <= 0:
-        return Finding(scores, None, None, f"{known}, and treating no group gains anything for sure.")
+    moves = flips(before.right, treated[top].after.right)
+    by_chance = mcnemar(moves.fixed, moves.broken) >= ALPHA / len(treated)  # the best of so many groups was picked
+    if low <= 0 or moves.net <= 0 or by_chance:
+        return Finding(
+            scores.clip(upper=1.0), None, None, f"{known}, and treating no group briefly mends more than chance."
+        )
     return Finding(scores, top, None, f"{known}; treating {top} briefly gains most, which is a weak sign.")

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import Positions, batches_at, losses_at, plain_recurrence, trainable, twin
+from suture.localizers.network import Judged, Positions, batches_at, judged_at, plain_recurrence, trainable, twin
 from suture.training import train
 
 STEPS = 10
@@ -26,21 +25,21 @@ class BriefTreatment:
     Attributes:
         group: what was treated.
         positions: (k,), of these examples in `diagnose`.
-        before, after: (k,) losses.
+        before, after: losses and verdicts at these.
         stopped: why it ended early, at the weights it began with; None when it did not.
     """
 
     group: str
     positions: Positions
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
+    before: Judged
+    after: Judged
     stopped: str | None = None
 
     @property
     def gain(self) -> float:
         """Relative fall of the mean loss, at most 1; NaN when there are no examples or nothing was lost before."""
-        before = self.before.mean() if len(self.before) else 0.0
-        return float(1 - self.after.mean() / before) if before > 0 else float("nan")
+        before = self.before.losses.mean() if len(self.before.losses) else 0.0
+        return float(1 - self.after.losses.mean() / before) if before > 0 else float("nan")
 
 
 def treat_briefly(
@@ -51,7 +50,7 @@ def treat_briefly(
     steps: int = STEPS,
     batch_size: int = BATCH_SIZE,
     lr: float = LR,
-    before: NDArray[np.float64] | None = None,
+    before: Judged | None = None,
 ) -> BriefTreatment:
     """Train one group of a copy on one of ``evidence.halves``, everything in eval mode, and look at the other half.
 
@@ -64,19 +63,19 @@ def treat_briefly(
 
     Args:
         train_on: which half is trained on, 0 or 1.
-        before: losses on the other half before any treatment, as an earlier call has found them.
+        before: the other half before any treatment, as an earlier call has found it.
     """
     trained, held_out = evidence.halves[train_on], evidence.halves[1 - train_on]
     model = twin(evidence)
     if before is None:
-        before = losses_at(evidence, held_out, model)
+        before = judged_at(evidence, held_out, model)
     chosen = trainable(model, evidence.groups[group])
     if not len(trained) or not depends(evidence, model, trained):
         return BriefTreatment(group, held_out, before, before)
     stopped = train_briefly(
         evidence, model, chosen, trained, lr=lr, steps=steps, batch_size=batch_size, description=f"probing {group}"
     )
-    after = before if stopped else losses_at(evidence, held_out, model)
+    after = before if stopped else judged_at(evidence, held_out, model)
     return BriefTreatment(group, held_out, before, after, stopped)
 
 

@@ -21,6 +21,7 @@ from suture.localizers.network import (
     batches_at,
     carriers,
     hooked,
+    judged_at,
     losses_at,
     plain_recurrence,
     twin,
@@ -79,7 +80,7 @@ def probe(evidence: Evidence) -> pd.Series:
 
     Cost: 1/6 pass, and per group 500 examples forward and partly backward and 1/6 pass.
     """
-    before = losses_at(evidence, evidence.halves[1], twin(evidence))
+    before = judged_at(evidence, evidence.halves[1], twin(evidence))
     gains = {group: treat_briefly(evidence, group, before=before).gain for group in evidence.groups}
     return pd.Series(gains, dtype=float)
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,29 @@ def batches_at(evidence: Evidence, positions: Positions, batch_size: int | None 
     return batches(evidence.examples.only(positions.tolist()), case.task, case.device, batch_size or case.batch_size)
 
 
-def losses_at(evidence: Evidence, positions: Positions, model: nn.Module) -> NDArray[np.float64]:
-    """(k,) losses of a model at some positions, without gradients; NaN or infinite where the model broke."""
-    task, found = evidence.case.task, [torch.zeros(0, dtype=torch.float64)]
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Losses and verdicts of k examples, both (k,)."""
+
+    losses: NDArray[np.float64]
+    right: NDArray[np.bool_]
+
+
+def judged_at(evidence: Evidence, positions: Positions, model: nn.Module) -> Judged:
+    """A model at some positions, without gradients; losses are NaN or infinite where it broke."""
+    task = evidence.case.task
+    losses, right = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.bool)]
     with torch.no_grad():
         for batch in batches_at(evidence, positions):
-            found.append(task.losses(task.outputs(model, batch), batch).cpu().double())
-    return torch.cat(found).numpy()
+            outputs = task.outputs(model, batch)
+            losses.append(task.losses(outputs, batch).cpu().double())
+            right.append(task.verdicts(outputs, batch).cpu().bool())
+    return Judged(torch.cat(losses).numpy(), torch.cat(right).numpy())
+
+
+def losses_at(evidence: Evidence, positions: Positions, model: nn.Module) -> NDArray[np.float64]:
+    """(k,) losses of a model at some positions, as in `judged_at`."""
+    return judged_at(evidence, positions, model).losses
 
 
 def plain_recurrence(model: nn.Module) -> AbstractContextManager[Any]:
@@ -101,8 +118,13 @@ def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
         for path, hook in hooks.items():
-            stack.callback(model.get_submodule(path).register_forward_hook(hook).remove)
+            stack.callback(model.get_submodule(path).register_forward_hook(with_all(hook), with_kwargs=True).remove)
         yield
+
+
+def with_all(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
+    """A hook that finds arguments by keyword behind the others."""
+    return lambda module, args, named, output: hook(module, (*args, *named.values()), output)
 
 
 def unit_means(

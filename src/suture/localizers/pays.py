@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from suture.localizers.brief import treat_briefly
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import losses_at, trainable, twin
+from suture.localizers.network import judged_at, trainable, twin
 
 GAIN = ["gain", "low", "high"]
 STEPS = 5  # of 50 examples: twice as many tell the groups apart no better, for twice the price
@@ -33,9 +33,12 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
     groups, held_out = list(evidence.groups), evidence.halves[1]
     if not len(evidence.halves[0]) or not len(held_out) or not trainable(twin(evidence)):
         return pd.DataFrame(np.nan, index=groups, columns=GAIN)
-    before = losses_at(evidence, held_out, twin(evidence))
+    before = judged_at(evidence, held_out, twin(evidence))
     treated = [treat_briefly(evidence, group, steps=STEPS, before=before) for group in groups]
-    rows = [(np.nan,) * 3 if each.stopped else fall(before, each.after, evidence.case.seed) for each in treated]
+    rows = [
+        (np.nan,) * 3 if each.stopped else fall(before.losses, each.after.losses, evidence.case.seed)
+        for each in treated
+    ]
     return pd.DataFrame(rows, index=groups, columns=GAIN)
 
 

@@ -30,7 +30,7 @@ class Site:
         recorded: healthy moments.
         eps: added to variances, recorded and seen.
         producer: the group whose layer gave what arrives here, None when it belongs to none.
-        keeper: the group that owns the record; for an output the producer itself.
+        keeper: the group that owns the record, or the producer where none does; for an output the producer itself.
     """
 
     path: str
@@ -77,7 +77,8 @@ def sites_of(
         elif record is None and keeps_record(module):
             recorded = Moments(module.running_mean.clone(), module.running_var.clone())
             eps = float(module.eps)
-            found.append(Site(path, "input", recorded, eps, before, owner.get(path)))
+            # One without scale and shift belongs to no group; then the layer that feeds it answers for it.
+            found.append(Site(path, "input", recorded, eps, before, owner.get(path, before)))
         before = owner.get(path, before)
     return found
 
@@ -105,7 +106,9 @@ def walking(model: nn.Module, sites: Sequence[Site]) -> Iterator[Seen]:
     seen: Seen = {}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fast path calls no layers
-    handles = [model.get_submodule(site.path).register_forward_hook(_hook(site, seen)) for site in sites]
+    handles = [
+        model.get_submodule(site.path).register_forward_hook(_hook(site, seen), with_kwargs=True) for site in sites
+    ]
     try:
         yield seen
     finally:
@@ -143,11 +146,12 @@ def channel_mismatch(site: Site, seen: Moments) -> Tensor:
 
 
 def _hook(site: Site, seen: Seen) -> Any:
-    def at_input(module: Any, args: tuple[Any, ...], _: Any) -> Tensor:
-        seen[site.path] = moments_of(args[0], 1)
-        return F.batch_norm(args[0], None, None, module.weight, module.bias, training=True, eps=module.eps)
+    def at_input(module: Any, args: tuple[Any, ...], named: dict[str, Any], _: Any) -> Tensor:
+        given = args[0] if args else named["input"]
+        seen[site.path] = moments_of(given, 1)
+        return F.batch_norm(given, None, None, module.weight, module.bias, training=True, eps=module.eps)
 
-    def at_output(module: nn.Module, _: Any, output: Any) -> Any:
+    def at_output(module: nn.Module, _: Any, __: Any, output: Any) -> Any:
         values = output_of(output)
         if values is None:
             return output

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from suture.localizers.brief import adam
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import Positions, batches_at, carriers, hooked, trainable, twin
+from suture.localizers.network import Judged, Positions, batches_at, carriers, hooked, trainable, twin
 from suture.stats import ALPHA, Flips, flips, mcnemar
 from suture.tasks import Batch
 
@@ -25,14 +24,6 @@ LITTLE = 0.25  # nats: a mean loss below it leaves little to gain, and gains are
 
 Cached = list[tuple[Tensor, Batch]]
 """A layer's input and the batch it comes from."""
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """Losses and verdicts of k examples, both (k,)."""
-
-    losses: NDArray[np.float64]
-    right: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

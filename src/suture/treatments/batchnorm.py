@@ -41,15 +41,16 @@ class Recalibrate(Method):
         old = dict(job.model.named_modules())
         seen, n = dict.fromkeys(norms, 0), len(job.examples)
 
-        def weigh(norm: nn.Module, args: tuple[Any, ...]) -> None:
-            size = args[0].numel() // args[0].shape[1]
+        def weigh(norm: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = args[0] if args else named["input"]
+            size = given.numel() // given.shape[1]
             seen[norm] += size  # type: ignore[index]
             norm.momentum = size / seen[norm]  # type: ignore[index]  # 1 at first: nothing old is left
 
         with torch.no_grad(), FlopCounterMode(display=False) as counter, ExitStack() as stack:
             for norm in norms:
                 norm.training = True
-                stack.callback(norm.register_forward_pre_hook(weigh).remove)
+                stack.callback(norm.register_forward_pre_hook(weigh, with_kwargs=True).remove)
             batched = batches(job.examples, case.task, case.device, self.batch_size, f"treating by {job.name}")
             for start, batch in zip(range(0, n, self.batch_size), batched, strict=True):
                 if n - start > 1:  # one example has no variance
