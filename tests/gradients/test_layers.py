@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from suture.errors import InvalidArgumentError, NonFiniteError
-from suture.gradients import Meter
+from suture.errors import GroupError, InvalidArgumentError, NonFiniteError
+from suture.gradients import Meter, per_example_norms
 from suture.tasks import Classification
 from tests.gradients.oracle import Wrapped, agrees, labels
 
@@ -243,6 +243,48 @@ def test_statistics_of_the_batch_are_refused_and_it_is_said_why() -> None:
     for _ in range(2):  # also when it is tried once more
         with pytest.raises(InvalidArgumentError, match=r"depends on the others in its batch.*BatchNorm"):
             meter.measure((torch.randn(N, 4), labels(N)))
+
+
+class Centres(nn.Module):
+    """Takes the mean of the batch away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x - x.mean(0))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, N])
+def test_a_model_that_mixes_a_few_examples_is_refused_too(n: int) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(InvalidArgumentError, match="depends on the others in its batch"):
+        Meter(Wrapped(Centres(), 4), Classification()).measure((3 * torch.randn(N, 4)[:n], labels(N)[:n]))
+
+
+def test_a_model_that_cannot_take_one_example_alone_is_measured() -> None:
+    class Squeezes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x).unsqueeze(2).squeeze()
+
+    assert per_example_norms(Squeezes(), torch.randn(2, 4), torch.tensor([0, 1])).shape == (2, 1)
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    model, x, y = nn.Linear(4, 3), torch.randn(3, 4), torch.tensor([0, 1, 2])
+    with pytest.raises(GroupError, match="has no parameters"):
+        per_example_norms(nn.Identity(), x, y)
+    with pytest.raises(InvalidArgumentError, match="there are 3 inputs and 2 targets"):
+        per_example_norms(model, x, y[:2])
+    with pytest.raises(InvalidArgumentError, match="the batch has no examples"):
+        per_example_norms(model, x[:0], y[:0])
+    with torch.inference_mode(), pytest.raises(InvalidArgumentError, match="measure outside of it"):
+        per_example_norms(model, x, y)
 
 
 def test_a_model_in_train_mode_is_measured_in_eval_mode() -> None:

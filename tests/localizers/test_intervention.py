@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suture.errors import NonFiniteError
 from suture.localizers import LOCALIZERS, Evidence
 from suture.localizers.brief import BETAS, LR, drawn, treat_briefly
 from suture.localizers.intervention import _first_half_gradients
@@ -263,3 +264,17 @@ def _with_model(found: Evidence, model: nn.Module) -> Any:
 
     examples = [found.examples[i] for i in range(len(found.examples))]
     return Case(model, diagnose=examples, task=Squares(), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["line_search", "newton_gain"])
+def test_a_gradient_that_is_not_finite_is_named(name: str) -> None:
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(x + torch.where(x > 1e9, (self.a(x) * 0).sqrt(), 0.0))  # 0 forward, NaN backward
+
+    with pytest.raises(NonFiniteError, match=r"the gradient of 'a\.weight' is not finite"):
+        LOCALIZERS[name](on(Steep()))

@@ -83,3 +83,17 @@ def test_batches_of_a_task_of_ones_own_reach_the_device_whole() -> None:
     moved = to_device({"a": [inputs], "b": "text"}, CPU)
     assert isinstance(moved["a"][0], toys.Text)
     assert moved["b"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([None, 1], "of type NoneType and int"),
+        ([object(), 1], "of type object and int"),
+        ([[0], [0, 1]], "of type list"),
+    ],
+)
+def test_labels_that_are_no_numbers_are_said(labels: list[object], said: str) -> None:
+    examples = [(torch.zeros(4), label) for label in labels]
+    with pytest.raises(DataError, match=rf"examples make no batch .*labels are {said}; an example is a pair"):
+        evaluate(nn.Linear(4, 3), examples, Classification(), device=torch.device("cpu"))

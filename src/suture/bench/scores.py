@@ -150,13 +150,7 @@ def chapter(table: Sequence[Score], rows: Sequence[Row]) -> str:
     if paying := pays(rows):
         parts.append(f"## Does treating the named group pay?\n\n{_both_truths(rows)}\n\n{paying}")
     if healthy:
-        head = ["network", "record", "localizer", "looks", "false alarms [95 %]", f"at most {percent(ALARMS, 0)}"]
-        lines = [
-            [s.network, s.record, s.localizer, str(s.n), _interval(s.alarms, s.alarms_low, s.alarms_high),
-             "yes" if (s.alarms or 0) <= ALARMS else "no"]
-            for s in healthy
-        ]  # fmt: skip
-        parts.append("## False alarms on healthy networks\n\n" + pipes(head, lines))
+        parts.append("## False alarms on healthy networks\n\n" + alarms(rows))
     return "\n\n".join(parts)
 
 
@@ -181,7 +175,19 @@ def pays(rows: Sequence[Row]) -> str:
     return _pipes(head, lines) if lines else ""
 
 
-TABLES = {"ranking": ranking, "pays": pays}
+def alarms(rows: Sequence[Row]) -> str:
+    """How often each localizer says of a healthy network that some group stands out; empty where none was asked."""
+    told = [score for score in score_table(rows) if score.by == "healthy" and score.alarms is not None]
+    head = ["localizer", "looks", "false alarms [95 %]", f"at most {percent(ALARMS, 0)}"]
+    lines = [
+        (s, [f"`{s.localizer}`", str(s.n), _interval(s.alarms, s.alarms_low, s.alarms_high),
+             "yes" if (s.alarms or 0) <= ALARMS else "no"])
+        for s in told
+    ]  # fmt: skip
+    return _pipes(head, lines) if lines else ""
+
+
+TABLES = {"ranking": ranking, "pays": pays, "alarms": alarms}
 """Name → table in Markdown, from rows of ``bench/localize``."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture.errors import DataError
+from suture.errors import DataError, InvalidArgumentError
 from suture.gradients.meter import Meter
 from suture.groups import GroupSpec, resolve
 from suture.tasks import TASKS, Batch, Task
@@ -93,8 +93,12 @@ def per_example_norms(
         (n, n_groups), float32; columns in the order of ``suture.groups.resolve``.
 
     Raises:
-        InvalidArgumentError: the task gives a reduced loss, or the model mixes the examples of a batch.
+        InvalidArgumentError: the task gives a reduced loss, the model mixes the examples of a batch, there are none,
+            or not as many targets as inputs.
+        GroupError: the model has no parameters, or the groups do not fit it.
         NonFiniteError: a gradient is NaN or infinite.
     """
-    task = TASKS[task]() if isinstance(task, str) else task
-    return Meter(model, task).measure((inputs, targets)).norms(resolve(model, groups))
+    task, named = TASKS[task]() if isinstance(task, str) else task, resolve(model, groups)
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(inputs) != len(targets):
+        raise InvalidArgumentError(f"there are {len(inputs)} inputs and {len(targets)} targets")
+    return Meter(model, task).measure((inputs, targets)).norms(named)

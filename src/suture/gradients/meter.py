@@ -83,10 +83,14 @@ class Meter:
             batch: on the model's device.
             sets: from verdicts (n,) to weights (sets, n) of the gradient sums that are wanted.
         """
+        if torch.is_inference_mode_enabled():
+            raise InvalidArgumentError("inside torch.inference_mode() there are no gradients; measure outside of it")
         if self._layouts is not None:
             return self._pass(batch, sets)
         alone = self._check(batch)
         found = self._pass(batch, sets)
+        if len(alone) == len(found.losses):
+            alone = self._first(batch).to(found.losses)
         among = found.losses[: len(alone)]
         if not torch.allclose(among, alone, rtol=5e-2, atol=1e-3):
             self._layouts = None
@@ -100,6 +104,8 @@ class Meter:
         with watched(self.model, self.layers, set(self.looped)) as watch:
             outputs = self.task.outputs(self.model, batch)
             losses = self.task.losses(outputs, batch)
+            if losses.shape == (0,):
+                raise InvalidArgumentError("the batch has no examples")
             if losses.dim() != 1:
                 shape = tuple(losses.shape)
                 raise InvalidArgumentError(f"the task's losses have shape {shape}; they must be (examples,)")
@@ -135,6 +141,16 @@ class Meter:
             found = self._pass(few, None)
         self._warn()
         return losses
+
+    def _first(self, batch: Batch) -> Tensor:
+        """(1,) loss of the first example of a batch on its own; (0,) where the model cannot take one alone."""
+        one = _head(batch, 1)
+        with torch.no_grad(), watched(self.model, [], set()):
+            try:
+                losses = self.task.losses(self.task.outputs(self.model, one), one)
+            except Exception:  # a model may squeeze its one example away, which mixes nothing
+                losses = torch.zeros(0)
+        return losses if losses.shape == (1,) else torch.zeros(0)
 
     def _differing(self, found: Measurement, expected: Tensor) -> set[str]:
         """Parameters, of those not looped over, whose norms (k, parameters) are not the plain ones."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from suture.errors import NonFiniteError
 from suture.gradients import differentiable, group_norms
 from suture.localizers.brief import treat_briefly
 from suture.localizers.evidence import Evidence
@@ -142,6 +143,10 @@ def _first_half_gradients(evidence: Evidence, batch_size: int) -> tuple[dict[str
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for name, grad in zip(parameters, found, strict=True):
                 if grad is not None:
+                    if not bool(grad.isfinite().all()):
+                        raise NonFiniteError(
+                            f"the gradient of '{name}' is not finite; check the weights and the inputs"
+                        )
                     total[name] += grad
                     square[name] += grad.to(square[name].dtype).square()
     n = len(positions)

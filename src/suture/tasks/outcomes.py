@@ -59,14 +59,32 @@ def to_device(thing: Any, device: torch.device) -> Any:
 
 
 def collate(examples: list[Any], task: Task) -> Batch:
-    """Examples (input, target) → batch, the task's way where it has one."""
+    """Examples (input, target) → batch, the task's way where it has one.
+
+    Raises:
+        DataError: they are no pairs, or make no batch.
+    """
     own = getattr(task, "collate", None)
     if own is None:
         _refuse_sizes(examples)
-    batch: Batch = (own or default_collate)(examples)
+    batch: Batch = own(examples) if own is not None else _stacked(examples)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise DataError(f"an example must be a pair (input, target), not {type(examples[0]).__name__}")
     return batch[0], batch[1]
+
+
+def _stacked(examples: list[Any]) -> Batch:
+    try:
+        batch: Batch = default_collate(examples)
+    except (TypeError, RuntimeError, ValueError, KeyError) as error:  # whatever torch makes of what is no number
+        pairs = [example for example in examples if isinstance(example, tuple | list) and len(example) == 2]
+        kinds = dict.fromkeys(type(target).__name__ for _, target in pairs)
+        said = f"; their labels are of type {' and '.join(list(kinds)[:3])}" if kinds else ""
+        raise DataError(
+            f"examples make no batch ({' '.join(str(error).split())[:120]}){said}; an example is a pair (input, "
+            "label), for classification a tensor and an integer"
+        ) from error
+    return batch
 
 
 def _refuse_sizes(examples: list[Any]) -> None:
