@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from suture.errors import MissingFileError, RunError
+from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
 
 
@@ -38,6 +38,12 @@ def test_a_file_may_be_read_by_whom_the_umask_says_whoever_writes_it(tmp_path: P
     finally:
         os.umask(old)
     assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o640, 0o640]
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="is a folder; give the name of a file"):
+        write_atomic(tmp_path, "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

@@ -45,7 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The file may be read by whom the umask says, whoever writes it: safetensors replaces it by one of its own with mode
     0600.
+
+    Raises:
+        InvalidArgumentError: there is a folder of that name.
     """
+    if path.is_dir():
+        raise InvalidArgumentError(f"{path} is a folder; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

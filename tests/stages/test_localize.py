@@ -138,6 +138,16 @@ def test_what_runs_the_network_has_the_nulls_that_it_can_have() -> None:
     assert found.null_random["probe"].to_numpy() == pytest.approx(LOCALIZERS["probe"](evidence.of(random)), nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [([1.0, 2.0], "gave list"), (pd.Series([1.0, 2.0]), r"gave index \[0, 1\]"), (None, "gave NoneType")],
+)
+def test_a_localizer_that_gives_no_scores_by_group_is_told(temporary: Any, given: Any, said: str) -> None:
+    temporary("odd", reads="network")(lambda found: given)
+    with pytest.raises(InvalidArgumentError, match=f"the localizer 'odd' {said}; it gives a Series"):
+        suture.localize(toys.case(), "odd")
+
+
 def test_a_null_that_cannot_be_had_leaves_the_others(temporary: Any) -> None:
     @temporary("own", reads="network", nulls=("random",))
     def own(found: Evidence) -> pd.Series:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from suture.errors import InvalidArgumentError
 from suture.registry import Registry
 
 if TYPE_CHECKING:
@@ -79,10 +80,21 @@ class Localizer:
         return self.find(evidence).scores
 
     def find(self, evidence: "Evidence") -> Finding:
-        """Scores and, where the localizer has one, its own answer."""
+        """Scores and, where the localizer has one, its own answer.
+
+        Raises:
+            InvalidArgumentError: it gave something else than a Series of scores by group.
+        """
         found = self.function(evidence)
         finding = found if isinstance(found, Finding) else Finding(found, None)
-        scores = finding.scores.reindex(list(evidence.groups)).astype(float)
+        groups, given = list(evidence.groups), finding.scores
+        if not isinstance(given, pd.Series) or (len(given) and not set(given.index) & set(groups)):
+            what = f"index {list(given.index)[:3]}" if isinstance(given, pd.Series) else type(given).__name__
+            raise InvalidArgumentError(
+                f"the localizer '{self.name}' gave {what}; it gives a Series of scores whose index is "
+                f"names of groups, such as '{groups[0]}'"
+            )
+        scores = given.reindex(groups).astype(float)
         return Finding(scores, finding.top, finding.confidence, finding.why)
 
 
