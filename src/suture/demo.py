@@ -25,6 +25,7 @@ SEED = 42
 BLUR, NOISE = 1.1, 0.16  # standard deviations: of the blur in pixels, of the noise in units of [0, 1]
 RECIPE = Recipe(epochs=24, batch_size=64, lr=0.1, lr_min=1e-4, momentum=0.9, augment=Augment(pad=1, flip=False))
 PLAN = """\
+name = "auto"            # in results; otherwise the name of this file
 base = "auto"            # without mirroring: a mirrored digit is no digit
 
 [augment]

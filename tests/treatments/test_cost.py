@@ -10,7 +10,7 @@ from torch import nn
 import suture
 from suture.training import Augment, Checkpoints
 from suture.treatments import Choice, Cost, Estimate, Everything, FineTune, Groups, Plan
-from suture.treatments.cost import estimate, step_flops
+from suture.treatments.cost import estimate, full_step, step_flops
 from suture.treatments.guards import EWC, Distill, EarlyStop, Replay
 from suture.treatments.where import Tensors
 from suture.views import treat_tables
@@ -72,6 +72,60 @@ def test_what_is_looked_up_is_counted_once() -> None:
     trained = 5 * n * 2 * (2 * 16 * 3)  # forward and backward of the last layer
     assert cached.flops == pytest.approx(trained + n * (FORWARD - 2 * 16 * 3))
     assert plain.full_flops == cached.full_flops
+
+
+EACH = FORWARD + WEIGHTS + INPUTS  # of a step, per example, with everything trained
+
+
+def test_an_epoch_that_was_broken_off_costs_what_was_done_of_it() -> None:
+    treated = jobs.short(lr=1e30, clip=None, batch_size=16).treat(jobs.job(toys.case()))
+    assert treated.stopped is not None
+    assert "not finite in epoch 1" in treated.stopped
+    cost, n = treated.cost, len(toys.case().splits["repair"])
+    assert cost.epochs == len(treated.history) == 0
+    steps = cost.flops / (16 * EACH)
+    assert steps == pytest.approx(round(steps))
+    assert 2 <= steps < n / 16  # the first step leaves weights that the second cannot use
+    assert cost.full_flops == pytest.approx(cost.flops)
+    assert cost.seconds > 0
+    assert cost.full_seconds > 0
+
+
+def test_an_epoch_that_was_taken_back_costs_as_any_other(tmp_path: Path) -> None:
+    case, how = toys.case(), jobs.short(epochs=8, lr=0.5, clip=None)
+    n, look = len(case.splits["repair"]), len(case.splits["select"]) * FORWARD
+    job = jobs.job(case, guards=(EarlyStop(max_regression=1e-9),), checkpoints=Checkpoints(tmp_path, "key"))
+    treated = how.treat(job)
+    assert treated.stopped is not None
+    assert "in 'select'" in treated.stopped
+    done = len(treated.history) + 1  # the last one was taken back, after a look at it
+    assert treated.cost.epochs == done - 1
+    assert treated.cost.flops == pytest.approx(done * n * EACH + (1 + done) * look)
+    assert treated.cost.seconds > float(treated.history["seconds"].sum() if done > 1 else 0)
+    again = how.treat(job)  # goes on from the last checkpoint, and does the same once more
+    assert (again.cost.flops, again.cost.epochs) == (treated.cost.flops, treated.cost.epochs)
+
+
+def test_a_loss_that_runs_away_is_not_looked_at_by_guards() -> None:
+    case, n = toys.case(), len(toys.case().splits["repair"])
+    treated = jobs.short(lr=100.0, clip=None).treat(jobs.job(case, guards=(EarlyStop(),)))
+    assert treated.stopped is not None
+    assert "the loss rose from" in treated.stopped
+    done = len(treated.history) + 1
+    look = len(case.splits["select"]) * FORWARD
+    assert treated.cost.flops == pytest.approx(done * n * EACH + done * look)
+
+
+def test_the_time_of_full_fine_tuning_is_estimated_from_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = toys.case()
+    flops, seconds = full_step(case, 32)
+    assert (flops, seconds > 0) == (32 * EACH, True)
+    monkeypatch.setattr("suture.treatments.finetune.full_step", lambda _, size: (size * EACH, size / 100))
+    n = len(case.splits["repair"])
+    for where in (Everything(), Groups(names=("last",))):
+        cost = jobs.short(epochs=4).treat(jobs.job(case, where)).cost
+        assert cost.full_seconds == pytest.approx(4 * n / 100)
+        assert (cost + cost).full_seconds == pytest.approx(8 * n / 100)
 
 
 def test_costs_add_up() -> None:
@@ -150,6 +204,34 @@ def test_treat_says_what_it_will_take_before_it_begins() -> None:
     assert "cannot be much cheaper" in line  # gradients of the first layer pass through all others
     suture.treat(toys.case(), [], "none", say=said.append)
     assert len(said) == 1
+
+
+def seconds_of(line: str) -> float:
+    return float(line.partition("about ")[2].partition(" s,")[0])
+
+
+def test_cycles_are_in_what_is_said_before_and_are_the_most_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FineTune, "estimate", lambda *_: Estimate(100.0, 1.0, 2.0))
+    said: dict[tuple[int, bool, bool], str] = {}
+    for cycles in (1, 3):
+        for twin in (False, True):
+            for bound in (None, 0.05):
+                plan = Plan(
+                    name="mine", where=Groups(names=("last",)), how=jobs.short(), cycles=cycles,
+                    choose=Choice(max_regression=bound),
+                )  # fmt: skip
+                lines: list[str] = []
+                suture.treat(toys.case(), [], plan, twin=twin, say=lines.append)
+                said[cycles, twin, bound is not None] = lines[0]
+    assert {key: seconds_of(line) for key, line in said.items()} == {
+        (1, False, False): 100, (1, True, False): 200, (1, False, True): 200, (1, True, True): 300,
+        (3, False, False): 300, (3, True, False): 400,
+        (3, False, True): 200, (3, True, True): 300,  # a small `select` can judge no second cycle
+    }  # fmt: skip
+    assert said[3, False, False] == (
+        "treating by mine: at most 3 cycles, together about 300 s, 50 % of the same epochs of full fine-tuning"
+    )
+    assert [key for key, line in said.items() if "at most" in line] == [(3, False, False), (3, True, False)]
 
 
 def test_a_frozen_part_that_will_be_looked_up_is_so_in_the_estimate() -> None:

@@ -9,10 +9,10 @@ import torch
 
 import suture
 from suture.case import Case
-from suture.splits import Splits
+from suture.splits import Splits, content_hash
 from suture.stats import flips, least_for_bound
 from suture.tasks import evaluate
-from suture.treatments import Choice, Everything, FineTune, Job, Plan, Treated, follow
+from suture.treatments import Choice, Everything, FineTune, Job, Plan, Treated, follow, load_plan
 from suture.treatments.choice import Judge
 from suture.treatments.crossfit import _folds, cross_fit
 from suture.treatments.search import Search
@@ -50,7 +50,10 @@ def test_nothing_is_judged_on_what_its_own_fold_trained_on(
     judged = [content for _, contents in trained_on for content in contents]
     first = set(toys.case().splits["repair"].hashes)
     assert sorted(judged) == sorted(first)  # each once, and none of the further examples
-    assert all(len(trained) >= 80 + 90 * more for trained, _ in trained_on)
+    extra = {content_hash(x) for x, _ in toys.points(90, seed=11, shift=0.9)}
+    assert all(len(trained - extra) >= 80 for trained, _ in trained_on)
+    assert [len(trained & extra) for trained, _ in trained_on] == [45 * more] * 2  # another half for each
+    assert len(set.union(*(trained & extra for trained, _ in trained_on))) == 90 * more
     assert len(folds.after["full"]) == len(folds.right) == len(first)
     assert list(folds.after) == ["full"]
     assert folds.cost.epochs == 8
@@ -185,6 +188,32 @@ def test_what_a_search_gave_up_is_not_tried_by_the_folds(monkeypatch: pytest.Mon
     assert decided == [["one"]]
     assert found.judged["candidate"].tolist() == ["none", "one", "one x 0.5"]
     assert found.cost.epochs == 4 + 1 + 2 * 4  # all of one, a quarter of the other, and one again by halves
+
+
+@pytest.mark.parametrize("n", [100, 3000])
+@pytest.mark.parametrize("seen", [None, 400])
+def test_the_folds_together_cost_what_the_plan_does(seen: int | None, n: int) -> None:
+    case = toys.case(repair_extra=toys.points(n, seed=11, shift=0.9))
+    how = jobs.short(epochs=4).model_copy(update={"seen": seen})
+    plan = Plan(name="full", where=Everything(), how=how, choose=BOUNDED)
+    job = jobs.job(case, name="full")
+    whole = how.treat(job).cost.flops
+    folds = cross_fit(plan, job, NOTHING).cost.flops
+    assert folds == pytest.approx(whole, rel=0.02)
+    inner = Plan(name="search", how=Search(plans=(plan,), most=1, weights=(1.0,), budget=100), choose=BOUNDED)
+    assert cross_fit(inner, job, NOTHING).cost.flops == pytest.approx(whole, rel=0.02)
+
+
+def test_a_search_with_further_examples_takes_twice_its_budget_at_most() -> None:
+    case = toys.case(repair_extra=toys.points(900, seed=11, shift=0.9))
+    plan = load_plan("auto")
+    said: list[str] = []
+    found = suture.treat(case, ["second"], plan, say=said.append)
+    assert "each judged by a training that did not see it" in found.note
+    assert found.cost.flops <= 2.02 * plan.how.budget * found.cost.one_full_flops  # type: ignore[attr-defined]
+    job = jobs.job(case, name="auto", flagged=("second",))
+    assert 2 * plan.how.estimate(job).flops == pytest.approx(found.cost.flops, rel=0.02)
+    assert "trained on halves of 'repair' too" in said[0]
 
 
 def test_what_cannot_be_cut_in_two_makes_no_folds() -> None:

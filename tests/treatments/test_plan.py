@@ -57,7 +57,11 @@ def test_a_plan_on_a_named_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('base = "bn_affine"\nweights = [0.5]\n')
     base = load_plan("bn_affine")
-    assert load_plan(str(path)) == base.model_copy(update={"name": "bn_affine", "weights": (0.5,)})
+    assert load_plan(str(path)) == base.model_copy(update={"name": "mine", "weights": (0.5,)})
+    path.write_text('name = "yours"\nbase = "bn_affine"\n')
+    assert load_plan(str(path)) == base.model_copy(update={"name": "yours"})
+    path.write_text('base = "bn_affine"\n[how]\nbatchnorm = "train"\n')
+    assert load_plan(str(path)).how == FineTune(batchnorm="train")  # none of the base's recipe
     path.write_text('base = "outo"\n')
     with pytest.raises(InvalidArgumentError, match="no plan is called 'outo'; did you mean 'auto'"):
         load_plan(str(path))

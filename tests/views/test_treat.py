@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from suture.stats import upper_bound
-from suture.treatments import PRESETS
+from suture.treatments import PRESETS, Cost
 from suture.treatments.choice import NONE
 from suture.views import treat
 from suture.views.export import markdown
@@ -114,13 +114,32 @@ def test_a_result_of_an_earlier_version_says_nothing_in_a_unit_that_it_does_not_
     file = tmp_path / "result.json"
     written = json.loads(file.read_text())
     del written["cost"]["one_full_flops"]
+    del written["cost"]["full_seconds"]
     file.write_text(json.dumps(written))
-    assert took(type(searched()).load(tmp_path)) == "18 epochs in 4.0 s."
+    found = type(searched()).load(tmp_path)
+    assert took(found) == "18 epochs in 4.0 s."
+    assert [row[0] for row in cost(found).rows] == ["parameters trained", "compute, measured", "the paper's formula"]
+
+
+def test_time_stands_beside_that_of_full_fine_tuning(tmp_path: Path) -> None:
+    timed = treated(cost=replace(treated().cost, full_seconds=4.0))
+    timed.save(tmp_path)
+    grid = cost(type(timed).load(tmp_path))
+    assert ["time", "3.0 s", "about 4.0 s", "75.0\xa0%"] in grid.rows
+    assert "Its time is an estimate from a few such steps." in grid.note
+    for shown in (printed(timed), str(treat.section(timed))):
+        assert "about 4.0 s" in shown
+        assert "75.0" in shown
+    assert "estimate" not in cost(treated()).note
+
+
+def test_an_epoch_that_was_broken_off_is_said() -> None:
+    broken = replace(untreated(), cost=Cost(seconds=0.5, flops=1e9, full_flops=1e9))
+    assert "An epoch that was broken off, in 0.5 s." in cost(broken).note
+    assert took(untreated()) == ""
 
 
 def test_what_was_not_measured_has_no_row() -> None:
-    from suture.treatments import Cost
-
     unmeasured = treated(cost=Cost(seconds=0.5, epochs=1))
     assert not cost(unmeasured)
     assert "1 epoch in 0.5 s." in printed(unmeasured)

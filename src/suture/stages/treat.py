@@ -21,6 +21,7 @@ from suture.treatments import (
     Candidate,
     Cost,
     Course,
+    Estimate,
     Job,
     Nothing,
     Plan,
@@ -159,9 +160,7 @@ def treat(
     doubts += left_out.warnings
     always = case.protocol == "paper"
     if say is not None and (forecast := plan.how.estimate(job)).seconds:
-        folds = is_small(plan, job, always=always)  # two trainings on halves of `repair` come on top
-        more = " ('select' is small, so it is trained on halves of 'repair' too)" if folds else ""
-        say(f"treating by {plan.name}: {forecast.times(1 + folds + twin)}{more}")
+        say(_announced(plan, forecast, small=is_small(plan, job, always=always), twin=twin))
     course = follow(plan, job, always=always, flag=partial(_flagged_in, case))
     if base_sha256(canonical_state(case.model)) != case.weights_sha256:
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
@@ -176,6 +175,19 @@ def treat(
         warnings=doubts, excluded=left_out.n, patch=patch, undo=undo,
         twin=_patches(case, plan, course.kept, again, course)[0] if again is not None else None,
     )  # fmt: skip
+
+
+def _announced(plan: Plan, forecast: Estimate, *, small: bool, twin: bool) -> str:
+    """What a plan will take, in a sentence.
+
+    Args:
+        forecast: of one cycle.
+        small: whether `select` is small, so that halves of `repair` are trained on too and a second cycle never comes.
+    """
+    cycles = 1 if small else plan.cycles
+    most = f"at most {cycles} cycles, together " if cycles > 1 else ""
+    more = " ('select' is small, so it is trained on halves of 'repair' too)" if small else ""
+    return f"treating by {plan.name}: {most}{forecast.times(cycles + small + twin)}{more}"
 
 
 def _without(case: Case, exclude: Exclude | None) -> tuple[Case, LeftOut]:

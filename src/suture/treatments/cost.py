@@ -26,7 +26,8 @@ class Cost:
 
     Attributes:
         seconds: measured, on the machine it ran on.
-        epochs: passes over the repair examples, or over the part that a training is given in cross-fitting.
+        epochs: passes over the repair examples, or over the part that a training is given in cross-fitting; without
+            one that was broken off or taken back, which is in all else.
         parameters, all_parameters: trained, and of the model.
         groups, all_groups: treated, and of the model.
         flops: measured floating-point operations of matrix products and convolutions, forward and backward, of all
@@ -36,6 +37,9 @@ class Cost:
             above.
         one_full_flops: those of one full fine-tuning by the standard recipe on all that there is to repair with;
             0 where that is not known.
+        full_seconds: an estimate of what the same steps take with every parameter trained and no guard, forward and
+            backward: the number of steps times the seconds of the fastest of a few that were timed beside them; 0
+            where that is not known.
     """
 
     seconds: float = 0.0
@@ -49,6 +53,7 @@ class Cost:
     judging_seconds: float = 0.0
     judging_flops: float = 0.0
     one_full_flops: float = 0.0
+    full_seconds: float = 0.0
 
     @property
     def share(self) -> float:
@@ -71,7 +76,7 @@ class Cost:
             max(self.groups, other.groups), max(self.all_groups, other.all_groups),
             self.flops + other.flops, self.full_flops + other.full_flops,
             self.judging_seconds + other.judging_seconds, self.judging_flops + other.judging_flops,
-            max(self.one_full_flops, other.one_full_flops),
+            max(self.one_full_flops, other.one_full_flops), self.full_seconds + other.full_seconds,
         )  # fmt: skip
 
 
@@ -148,6 +153,12 @@ def step_flops(
     return _step(case, trained, batch_size, cached, penalty)[0]
 
 
+def full_step(case: Case, batch_size: int) -> tuple[int, float]:
+    """Floating-point operations of a step with every parameter trained, and seconds of the fastest of a few."""
+    everything = {name for name, _ in case.model.named_parameters()}
+    return _step(case, everything, batch_size, repeats=TIMED)
+
+
 def forward_flops(case: Case, split: Split) -> float:
     """Floating-point operations of one forward pass over a split, from those of its first batch."""
     size = min(case.batch_size, len(split))
@@ -210,6 +221,8 @@ def _step(
             loss = loss + penalty(model, batch, outputs)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
+        if case.device.type == "cuda":
+            torch.cuda.synchronize(case.device)  # else the clock stops while it still computes
 
     with torch.enable_grad(), _asked_at(model, trained) if free else nullcontext():
         with FlopCounterMode(display=False) as counter:

@@ -1,10 +1,11 @@
 """What may be wrong with the data that a treatment learns from: said, not mended."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from scipy.stats import fisher_exact
 
@@ -17,23 +18,22 @@ from suture.wording import percent, several
 
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
+SURE_OF_A_CLASS = 1e-3  # of all classes together (Holm), below which those of a label are not of one task
+LEFT = 0.5  # and of the share that is right in `diagnose` less than so much
+NAMED = 3  # classes that are named in a sentence
 
 
 def doubts_of(case: Case) -> list[str]:
     """Sentences on the repair examples, none where they look sound."""
     repair = case.splits["repair"]
-    found = [*_missing_folders(case), *_contradictions(case, repair)]
-    failing = case.outcomes("diagnose")
+    found = [*_missing_folders(case), *_contradictions(case)]
+    failing, trained_on = case.outcomes("diagnose"), case.outcomes("repair")
     found += _missing_classes(case, repair, failing)
-    accuracy = case.outcomes("repair")
-    counts = np.array([[each.right.sum(), (~each.right).sum()] for each in (accuracy, failing)])
-    if failing.accuracy - accuracy.accuracy > APART and fisher_exact(counts).pvalue < SURE:
-        found.append(
-            f"the model is right on {percent(accuracy.accuracy, 0)} of 'repair' and on "
-            f"{percent(failing.accuracy, 0)} of 'diagnose': their labels may not mean the same; check the order of the "
-            "classes"
-        )
-    return found
+    tables = _by_label(repair, trained_on, failing)
+    odd = _odd_labels(tables)
+    if len(odd) > len(tables) / 2 or not odd:
+        return [*found, *_other_meaning(trained_on, failing)]
+    return [*found, _other_labels(case, {label: tables[label] for label in odd})]
 
 
 def crops_of(plan: Plan, case: Case) -> list[str]:
@@ -54,6 +54,66 @@ def _augments(part: BaseModel) -> Iterator[Augment]:
                 yield from _augments(each)
 
 
+def _other_meaning(trained_on: Outcomes, failing: Outcomes) -> list[str]:
+    """So much more wrong in `repair` than in `diagnose` that the labels of all classes are in doubt."""
+    counts = np.array([[each.right.sum(), (~each.right).sum()] for each in (trained_on, failing)])
+    if failing.accuracy - trained_on.accuracy <= APART or fisher_exact(counts).pvalue >= SURE:
+        return []
+    return [
+        f"the model is right on {percent(trained_on.accuracy, 0)} of 'repair' and on {percent(failing.accuracy, 0)} of "
+        "'diagnose': their labels may not mean the same; check the order of the classes"
+    ]
+
+
+Counts = Mapping[int, NDArray[np.int64]]
+"""Label → (2, 2) counts of examples: wrong and right, in `repair` and in `diagnose`."""
+
+
+def _by_label(repair: Split, trained_on: Outcomes, failing: Outcomes) -> Counts:
+    """What is wrong and right of each label; nothing where targets are no labels.
+
+    Further examples do not count: they may well be of the hard kind.
+    """
+    if trained_on.targets is None or failing.targets is None:
+        return {}
+    own = np.isin(repair.indices, repair.without_extra().indices)
+    tables = {}
+    for label in map(int, np.unique(trained_on.targets[own])):
+        verdicts = trained_on.right[own & (trained_on.targets == label)], failing.right[failing.targets == label]
+        tables[label] = np.array([[(~right).sum(), right.sum()] for right in verdicts])
+    return tables
+
+
+def _odd_labels(tables: Counts) -> list[int]:
+    """Labels of which clearly more is wrong in `repair`: Fisher's exact test, one-sided, Holm over labels."""
+    p_values = {label: float(fisher_exact(table, alternative="greater").pvalue) for label, table in tables.items()}
+    sure = list[int]()
+    for label in sorted(p_values, key=lambda label: p_values[label]):
+        if p_values[label] * (len(tables) - len(sure)) >= SURE_OF_A_CLASS:
+            break
+        sure.append(label)
+    return sorted(label for label in sure if _few_left(tables[label]))
+
+
+def _few_left(table: NDArray[np.int64]) -> bool:
+    """Whether of the share that is right in `diagnose` less than half is right in `repair`."""
+    here, there = table[:, 1] / table.sum(axis=1)
+    return bool(here < LEFT * there)
+
+
+def _other_labels(case: Case, odd: Counts) -> str:
+    """Single classes whose examples are wrong in `repair` and right in `diagnose`, such as two that were swapped."""
+    named = list(odd.items())[:NAMED]
+    here = [f"{t[0, 0]} of {t[0].sum()} examples labelled '{case.class_name(label)}'" for label, t in named]
+    there = [f"{t[1, 0]} of {t[1].sum()}" for _, t in named]
+    more = len(odd) - len(named)
+    others = f" (and so in {several(more, 'more class', 'more classes')})" if more else ""
+    return (
+        f"{' and '.join(here)} in 'repair' are predicted otherwise, where {' and '.join(there)} are in 'diagnose'"
+        f"{others}: check those labels"
+    )
+
+
 def _missing_folders(case: Case) -> list[str]:
     """Fewer classes in the data than the network has: labels are numbered by name, so a missing one shifts them."""
     if not case.classes or not hasattr(case.task, "probabilities"):
@@ -69,15 +129,17 @@ def _missing_folders(case: Case) -> list[str]:
     ]
 
 
-def _contradictions(case: Case, repair: Split) -> list[str]:
+def _contradictions(case: Case) -> list[str]:
     """Equal inputs with different labels: one of them is wrong, and training cannot fit both."""
     labels: dict[str, set[int | None]] = defaultdict(set)
     for name in ("diagnose", "repair", "select"):
         if name in case.splits:
             for content, label in zip(case.splits[name].hashes, case.splits[name].strata, strict=True):
                 labels[content].add(label)
-    odd = sum(len(labels[content]) > 1 for content in repair.hashes)
-    have = f"{several(odd, 'example')} of 'repair' {'has' if odd == 1 else 'have'}"
+    parts = [(name, case.splits[name]) for name in ("repair", "select") if name in case.splits]
+    counts = {name: sum(len(labels[content]) > 1 for content in split.hashes) for name, split in parts}
+    odd, where = sum(counts.values()), " and ".join(f"'{name}'" for name, count in counts.items() if count)
+    have = f"{several(odd, 'example')} of {where} {'has' if odd == 1 else 'have'}"
     return [f"{have} a twin with another label; check those labels"] if odd else []
 
 

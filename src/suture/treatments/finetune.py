@@ -1,4 +1,4 @@
-"""Surgical fine-tuning: some parameters are trained, everything else stays bit by bit as it was."""
+"""Surgical fine-tuning: some parameters are trained, all others stay bit by bit as they were."""
 
 import copy
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,9 +21,9 @@ from suture.case import Case
 from suture.tasks import Batch, Examples, Task, evaluate
 from suture.training import Recipe, Stop, TrainingRun, train
 from suture.training.loop import Penalty
-from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, step_flops
+from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, full_step, step_flops
 from suture.treatments.guards import Costly, Distill
-from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated
+from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated, Watch
 from suture.treatments.prefix import Tell, find_prefix
 
 # The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
@@ -37,6 +38,9 @@ def on(base: Recipe) -> Callable[[Any], Any]:
 DIVERGED = 2.0  # times the mean loss of the first epoch, or one nat if that is more
 AT_ONCE = 10.0  # the same in the first epoch, times the loss before it
 LOOKED_AT = 256  # repair examples whose loss is measured before a training
+
+Look = Callable[[int, nn.Module, Mapping[str, float]], dict[str, float]]
+"""Sees the epoch, the network after it and its row; raises `Stop` to take it back."""
 
 
 @METHODS.register("finetune")
@@ -137,18 +141,59 @@ def fit_places(job: Job, how: FineTune, model: nn.Module, stand: Stand | None = 
         size = min(recipe.batch_size, len(examples))
         flops = step_flops(case, trained, size, (model, None) if stand else None, penalty)
         looked_up = flops - step_flops(case, trained, size, (model, tell), penalty) if tell is not None else 0
+        running = _Running(tell)
         run = train(
             model, examples, precise(case.task, how.precision, case.device.type), optimizer, schedules,
             epochs=recipe.epochs, batch_size=recipe.batch_size, seed=job.seed, device=case.device, mode=mode,
             augment=augment, image=case.image, clip=recipe.clip, checkpoints=job.checkpoints,
-            until=math.ceil(job.share * recipe.epochs), per_epoch=how.per_epoch(len(examples)), on_batch=tell,
-            penalty=penalty, after_epoch=watch_of(job), description=f"treating by {job.name}",
+            until=math.ceil(job.share * recipe.epochs), per_epoch=how.per_epoch(len(examples)),
+            on_batch=running.on_batch, penalty=penalty, after_epoch=running.after(watch_of(job, running.at_end)),
+            description=f"treating by {job.name}",
         )  # fmt: skip
+        lost = running.seconds
     model.to(memory_format=torch.contiguous_format)
-    seen = len(run.history) * how.per_epoch(len(examples))
+    seen = len(run.history) * how.per_epoch(len(examples)) + running.seen
     once = min(len(examples), seen)  # what is looked up was computed for each example once
     steps = (flops * seen - looked_up * (seen - once)) / size
-    return run, cost_of(case, job, run, seen, steps + beside_steps(job, len(run.history)))
+    beside = beside_steps(job, len(run.history) + running.ended)
+    return run, cost_of(case, job, run, seen, steps + beside, lost)
+
+
+class _Running:
+    """The epoch that runs: it costs also where it is broken off or taken back, of which the history says nothing.
+
+    Attributes:
+        seen: examples of it that were trained on.
+        ended: whether it came so far that guards looked at it.
+    """
+
+    def __init__(self, tell: Tell | None) -> None:
+        self._tell, self._begun = tell, 0.0
+        self.seen, self.ended = 0, False
+
+    @property
+    def seconds(self) -> float:
+        """Since it began; 0 between epochs."""
+        return perf_counter() - self._begun if self.seen else 0.0
+
+    def on_batch(self, chosen: list[int]) -> None:
+        self._begun = self._begun if self.seen else perf_counter()
+        self.seen += len(chosen)
+        if self._tell is not None:
+            self._tell(chosen)
+
+    def at_end(self, epoch: int, model: nn.Module) -> None:
+        self.ended = True
+
+    def after(self, look: Look) -> Look:
+        """The same look, after which the epoch is one of the history unless it was refused."""
+
+        def looked(epoch: int, model: nn.Module, row: Mapping[str, float]) -> dict[str, float]:
+            found = look(epoch, model, row)
+            self.seen, self.ended = 0, False
+            return found
+
+        return looked
 
 
 @contextmanager
@@ -197,9 +242,13 @@ def beside_steps(job: Job, epochs: int) -> float:
     return sum(guard.flops(job, epochs) for guard in job.guards if isinstance(guard, Costly))
 
 
-def watch_of(job: Job) -> Callable[[int, nn.Module, Mapping[str, float]], dict[str, float]]:
-    """What is looked at after each epoch: whether the loss runs away, and what the guards watch."""
-    watches = [watch for guard in job.guards if (watch := guard.watch(job)) is not None]
+def watch_of(job: Job, *also: Watch) -> Look:
+    """What is looked at after each epoch: whether the loss runs away, and what the guards watch.
+
+    Args:
+        also: look before the guards do, where the loss does not run away.
+    """
+    watches = [*also, *(watch for guard in job.guards if (watch := guard.watch(job)) is not None)]
     # Of the first epoch, also where a training goes on from a later one: it has to stop where it would have stopped.
     first = [float(row["loss"]) for row in job.checkpoints.rows()[:1]] if job.checkpoints else []
     before = _loss_before(job)
@@ -300,13 +349,17 @@ def has_bfloat16() -> bool:
     return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def cost_of(case: Case, job: Job, run: TrainingRun, seen: int, flops: float) -> Cost:
-    """What a run took, beside the operations of as many examples with every parameter trained."""
+def cost_of(case: Case, job: Job, run: TrainingRun, seen: int, flops: float, lost: float) -> Cost:
+    """What a run took, beside what as many examples take with every parameter trained.
+
+    Args:
+        lost: seconds of an epoch that the history does not have.
+    """
     sizes = {name: p.numel() for name, p in case.model.named_parameters()}
     masks = job.places.masks
     return replace(
         beside_full(case, seen),
-        seconds=float(run.history["seconds"].sum()) if len(run.history) else 0.0,
+        seconds=lost + (float(run.history["seconds"].sum()) if len(run.history) else 0.0),
         epochs=len(run.history),
         parameters=sum(int(masks[n].sum()) if n in masks else sizes[n] for n in job.places.parameters),
         groups=len(job.places.groups),
@@ -319,8 +372,8 @@ def beside_full(case: Case, seen: int) -> Cost:
     """What a treatment that sees so many examples is compared with: every parameter trained, on as many."""
     sizes, n = {name: p.numel() for name, p in case.model.named_parameters()}, len(case.splits["repair"])
     size = min(STANDARD.batch_size, n)
-    each = step_flops(case, set(sizes), size) / size
+    flops, seconds = full_step(case, size)
     return Cost(
-        all_parameters=sum(sizes.values()), full_flops=each * seen,
-        one_full_flops=each * STANDARD.epochs * FineTune().per_epoch(n),
+        all_parameters=sum(sizes.values()), full_flops=flops / size * seen, full_seconds=seconds / size * seen,
+        one_full_flops=flops / size * STANDARD.epochs * FineTune().per_epoch(n),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from suture.errors import InvalidArgumentError, UnknownNameError
 from suture.registry import suggest
-from suture.rundir import read_toml
+from suture.rundir import toml_in, validated
 from suture.training import Augment, Recipe
 from suture.treatments.arachne import Arachne
 from suture.treatments.batchnorm import Recalibrate
@@ -89,9 +89,8 @@ def load_plan(plan: str | Plan, protocol: str = "split") -> Plan:
     if not name.endswith(".toml"):
         raise UnknownNameError(f"no plan and no TOML file is called '{name}'; {suggest(name, list(PRESETS))}")
     path = Path(name)
-    plan_from_file = read_toml(path, Plan)
-    named = "name" in plan_from_file.model_fields_set
-    return plan_from_file if named else plan_from_file.model_copy(update={"name": path.stem})
+    written = toml_in(path)
+    return validated(Plan, {"name": path.stem} | written, name)  # not the base's, whose other fields stay
 
 
 def within(plan: Plan, budget: float | None) -> Plan:

@@ -194,7 +194,8 @@ def last_linear(model: nn.Module) -> str | None:
 class Entries(Where):
     """The share of single entries with the highest score (Methods C and D: friction, 30 % and 15 %).
 
-    Everything else stays bit by bit as it was, also inside the same tensor.
+    All other parameters stay bit by bit as they were, and so do the other entries of the same tensor. Statistics of
+    BatchNorm are no parameters: ``batchnorm = "train"`` updates those of every layer that owns a treated entry.
     """
 
     kind: Literal["entries"] = "entries"

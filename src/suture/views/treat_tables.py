@@ -114,6 +114,9 @@ def cost(result: Treatment) -> Grid:
         rows.append(["parameters trained", count(c.parameters), count(c.all_parameters), share])
     if c.full_flops:
         rows.append(["compute, measured", flops(c.flops), flops(c.full_flops), percent(c.share)])
+    if c.full_seconds:
+        timed = f"about {seconds(c.full_seconds)}"
+        rows.append(["time", seconds(c.seconds), timed, percent(c.seconds / c.full_seconds)])
     if c.all_groups and c.full_flops:
         groups, every = several(c.groups, "group"), several(c.all_groups, "group")
         rows.append(["the paper's formula", groups, every, percent(c.paper_share)])
@@ -129,7 +132,7 @@ def took(result: Treatment) -> str:
     """
     c = result.cost
     if not c.epochs:
-        return ""
+        return f"An epoch that was broken off, in {seconds(c.seconds)}." if c.seconds else ""
     spent = f"{several(c.epochs, 'epoch')} in {seconds(c.seconds)}"
     full = c.one_full_flops
     if not (full and _several_trainings(result)):
@@ -148,8 +151,9 @@ def _judged(result: Treatment) -> int:
 def _compared(result: Treatment) -> list[str]:
     if not result.cost.full_flops:
         return []
+    timed = " Its time is an estimate from a few such steps." if result.cost.full_seconds else ""
     return [
-        "Full fine-tuning: the same steps with every parameter trained.",
+        f"Full fine-tuning: the same steps with every parameter trained.{timed}",
         "The paper's formula counts epochs × groups, as if groups were equally large and forward passes free.",
     ]
 
