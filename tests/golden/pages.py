@@ -16,7 +16,7 @@ TABLE = re.compile(r"<!-- table: (\S+) (\w+) -->\n(?:\|.*\n)*")
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     """The rows of a file, by its path in docs, as a study wrote them; None where a cell is empty."""
-    found = pd.read_csv(DOCS / name, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    found = pd.read_csv(DOCS / name, keep_default_na=False, na_values=[""])
     return [
         {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in found.to_dict("records")
     ]
