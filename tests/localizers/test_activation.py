@@ -158,13 +158,13 @@ def test_few_examples_are_too_few_and_odd_numbers_are_no_trouble(n: int, answers
     assert ("It takes 100 examples" in found.why) != answers
 
 
-def without_norms() -> nn.Module:
+def without_norms(seed: int = 0, steps: int = 300) -> nn.Module:
     """A trained network that keeps no record."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model, pairs = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 3)), toys.points(300, seed=1)
     inputs, targets = torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(300):
+    for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
@@ -294,8 +294,13 @@ def find_shifted(shift: float) -> Finding:
     return LOCALIZERS["norm_statistics"].find(evidence(healthy(), shift=shift))
 
 
+@pytest.mark.parametrize("steps", [60, 300])
+def test_without_a_record_healthy_networks_raise_few_alarms(steps: int) -> None:
+    alarms = [find(without_norms(seed, steps)).top for seed in range(10)]
+    assert sum(top is not None for top in alarms) <= 2  # at a rate of 5 % more come in 1 of 85 such tests
+
+
 def test_without_a_record_nothing_is_named_where_nothing_is_wrong() -> None:
-    assert find(without_norms()).top is None
     model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
     points = [(x, int(model(x[None]).argmax())) for x, _ in toys.points(400, seed=5)]  # right, and not sure of it
     found = LOCALIZERS["norm_statistics"].find(evidence_on(model, points))
