@@ -31,7 +31,7 @@ def penultimate(case: Case, examples: Split) -> NDArray[np.float64] | None:
     calls: list[Tensor] = []
 
     def note(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
-        calls.extend(each.detach().clone() for each in args[:1])  # called by keyword, it has none
+        calls.extend(each.detach().clone() for each in args[:1])
 
     with torch.no_grad(), hooked(case.model, {path: note} if path is not None else {}):
         for batch in batches(examples, case.task, case.device, case.batch_size):
