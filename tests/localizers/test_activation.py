@@ -290,6 +290,14 @@ def test_a_mild_shift_points_to_the_input_or_early_layers() -> None:
     assert "so if anything it is the input or early layers" in mild.why
 
 
+def test_many_errors_of_a_network_that_is_as_it_was_point_to_the_input_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = [(x, int(torch.randint(0, 3, (), generator=generator))) for x, _ in toys.points(400, seed=5)]
+    found = LOCALIZERS["norm_statistics"].find(evidence_on(healthy(), points))
+    assert found.top is None
+    assert "so if anything it is the input or early layers" in found.why
+
+
 def find_shifted(shift: float) -> Finding:
     return LOCALIZERS["norm_statistics"].find(evidence(healthy(), shift=shift))
 
