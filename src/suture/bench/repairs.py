@@ -69,20 +69,20 @@ def totals(rows: Sequence[Row], pooled: Sequence[str] = ()) -> pd.DataFrame:
 # --- for people ------------------------------------------------------------------------------------------------
 
 
-def repairs(rows: Sequence[Row], seconds: bool = True) -> str:
+def repairs(rows: Sequence[Row]) -> str:
     """Every plan, over seeds: accuracy, what was fixed and what broke, and the price."""
     table = totals(rows)
     if table.empty:
         return ""
     keys, many = _told_apart(table), int(table["n"].max()) >= MANY
     head = [*keys, "plan", "accuracy", "fixed : broken", "ratio [95 %]", "net", "regression rate"]
-    head += [f"above {percent(PROMISE, 0)} in"] * many + [f"FLOPs, of `{UNIT}`"] + ["seconds"] * seconds
+    head += [f"above {percent(PROMISE, 0)} in"] * many + [f"FLOPs, of `{UNIT}`", "seconds"]
     body = []
     for line in _lines(table):
         cells = [*(str(line[key]) for key in keys), f"`{line['plan']}`", percent(line["after"]), _moves(line),
                  _ratio(line), signed(line["net"]), percent(line["regression_rate"])]  # fmt: skip
-        cells += [f"{line['above']} of {line['n']}"] * many + [_fixed(line["flops"])]
-        body.append(cells + [count(line["seconds"])] * seconds)
+        cells += [f"{line['above']} of {line['n']}"] * many
+        body.append([*cells, _fixed(line["flops"]), count(line["seconds"])])
     return pipes(head, body)
 
 

@@ -11,6 +11,7 @@ from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
+from suture.stats import holm
 from suture.tasks import Outcomes, batches
 from suture.training import Augment
 from suture.treatments.plan import Plan
@@ -86,13 +87,9 @@ def _by_label(repair: Split, trained_on: Outcomes, failing: Outcomes) -> Counts:
 
 def _odd_labels(tables: Counts) -> list[int]:
     """Labels of which clearly more is wrong in `repair`: Fisher's exact test, one-sided, Holm over labels."""
-    p_values = {label: float(fisher_exact(table, alternative="greater").pvalue) for label, table in tables.items()}
-    sure = list[int]()
-    for label in sorted(p_values, key=lambda label: p_values[label]):
-        if p_values[label] * (len(tables) - len(sure)) >= SURE_OF_A_CLASS:
-            break
-        sure.append(label)
-    return sorted(label for label in sure if _few_left(tables[label]))
+    p_values = np.array([fisher_exact(table, alternative="greater").pvalue for table in tables.values()], float)
+    sure = (label for label, p in zip(tables, holm(p_values), strict=True) if p < SURE_OF_A_CLASS)
+    return [label for label in sure if _few_left(tables[label])]
 
 
 def _few_left(table: NDArray[np.int64]) -> bool:
