@@ -21,11 +21,12 @@ from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_j
 from suture.splits import SPLITS
 from suture.stages.diagnose import ASKED, Diagnosis, diagnose
 from suture.stages.drift import Drift, untouched_examples
+from suture.stages.exclude import SUSPECTS, Exclude
 from suture.stages.localize import Localization, localize
 from suture.stages.must_keep import places_of
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
-from suture.stages.treat import SUSPECTS, Exclude, Treatment, treat
+from suture.stages.treat import Treatment, treat, with_baselines
 from suture.stages.verify import Verification, verify
 from suture.training import Checkpoints
 from suture.treatments import Groups, Plan, known_groups, load_plan
@@ -104,11 +105,18 @@ class Run:
         key = fingerprint("diagnose", Diagnosis.schema, self.directory.key("localize"), causes)
         return self._stage("diagnose", Diagnosis, key, lambda: diagnose(self.case, localization, causes=causes))
 
-    def treat(self, plan: str | Plan = "default", *, exclude: Exclude | None = None, twin: bool = False) -> Treatment:
-        """The patch; resumes after the last finished epoch.
+    def treat(
+        self,
+        plan: str | Plan = "default",
+        *,
+        exclude: Exclude | None = None,
+        twin: bool = False,
+        baselines: bool = False,
+    ) -> Treatment:
+        """The patch; resumes after the last finished epoch. Baselines are added to a treatment that has none.
 
         Args:
-            plan, exclude, twin: as for `suture.treat`.
+            plan, exclude, twin, baselines: as for `suture.treat`.
         """
         localization = self._needed("localize", Localization)
         plan = load_plan(plan, self.case.protocol)
@@ -117,12 +125,24 @@ class Run:
             out = exclude if isinstance(exclude, str) else [x if isinstance(x, str) else int(x) for x in exclude]
             more += [fingerprint("exclude", out)]
         key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *more)
-        checkpoints = Checkpoints(self.directory.stage("treat"), key)
+        directory, beside = self.directory.stage("treat"), fingerprint(key, "baselines")
+        if self.directory.key("treat") == beside:
+            return Treatment.load(directory)
+        checkpoints = Checkpoints(directory, key)
         do = partial(
             treat, self.case, localization, plan, exclude=exclude, twin=twin, checkpoints=checkpoints, say=self._tell
         )
         result = self._stage("treat", Treatment, key, do)
         checkpoints.clear()
+        if baselines:
+            self._tell("baselines …")
+            checkpoints = Checkpoints(directory, beside)
+            result = with_baselines(
+                result, self.case, localization, exclude=exclude, checkpoints=checkpoints, say=self._tell
+            )
+            result.save(directory, beside)
+            checkpoints.clear()
+            self.directory.log("baselines done")
         return result
 
     def verify(self, untouched: Any = None, must_keep: Sequence[str | int] | None = None) -> Verification:
@@ -135,23 +155,27 @@ class Run:
         """
         treatment = self._needed("treat", Treatment)
         examples = untouched_examples(self.case, untouched) if untouched is not None else None
-        judged = fingerprint("verify", self._base, treatment.patch.base, treatment.patch.result)
+        judged, *others = (
+            fingerprint("verify", self._base, patch.base, patch.result)
+            for patch in (treatment.patch, *treatment.baseline_patches.values())
+        )
         asked = [examples.fingerprint if examples else None, list(must_keep) if must_keep is not None else None]
         metadata = {name: list(map(str, values)) for name, values in self.case.splits["verify"].metadata.items()}
         twin = treatment.twin.result if treatment.twin is not None else None
-        more = [*asked, twin, metadata or None]
+        more: list[Any] = [*asked, twin, metadata or None]
+        more += [others] if others else []  # a run without baselines keeps the key it had
         key = fingerprint(judged, more) if any(each is not None for each in more) else judged
         looks = self.directory.stage("verify") / LOOKS
         seen = list(read_json(looks)) if looks.exists() else []
-        count = len({*seen, judged})
+        count = len({*seen, judged} - {*others} | {judged})  # what this treatment is held against is no other choice
 
         def do() -> Verification:
             found = verify(self.case, treatment, untouched=examples, must_keep=must_keep, looks=count)
             return found if examples is not None else replace(found, drift=self._measured_before())
 
         result = self._stage("verify", Verification, key, do)
-        if judged not in seen:
-            write_json(looks, [*seen, judged])
+        if new := [each for each in dict.fromkeys([judged, *others]) if each not in seen]:
+            write_json(looks, [*seen, *new])
         return result
 
     def _measured_before(self) -> Drift | None:
@@ -198,6 +222,7 @@ def run(
     causes: int | None = None,
     plan: str | Plan = "default",
     twin: bool = False,
+    baselines: bool = False,
     exclude_suspects: bool = False,
     must_keep: Sequence[str | int] | None = None,
     until: str | None = None,
@@ -216,7 +241,7 @@ def run(
         history: a log of the training, for Scan, which is skipped without one.
         localizers, rule, max_memory: as for `localize`.
         causes: as for `diagnose`.
-        plan, twin: as for `treat`.
+        plan, twin, baselines: as for `treat`.
         exclude_suspects: as ``exclude="suspects"`` for `treat`.
         must_keep: as for `suture.verify`.
         until: the last stage to do.
@@ -246,7 +271,9 @@ def run(
         steps: dict[str, Callable[[], Result]] = {
             "localize": lambda: this.localize(localizers, rule, max_memory),
             "diagnose": lambda: this.diagnose(causes),
-            "treat": lambda: this.treat(plan, exclude=SUSPECTS if exclude_suspects else None, twin=twin),
+            "treat": lambda: this.treat(
+                plan, exclude=SUSPECTS if exclude_suspects else None, twin=twin, baselines=baselines
+            ),
             "verify": lambda: this.verify(must_keep=must_keep),
         }
         if history is not None:

@@ -304,7 +304,17 @@ def verified_in_full(classes: list[str] | None = None, **changes: Any) -> Verifi
         accuracy_before=0.9, accuracy_after=0.892, interval_before=wilson(450, 500), interval_after=wilson(446, 500),
         fixed=2, broken=6, p_value=mcnemar(2, 6),
     )  # fmt: skip
+    plans = ["auto", "full", *names]
+    beside = pd.DataFrame({
+        "plan": plans, "kept": ["auto x 0.5", "full", *["none"] * len(names)], "accuracy": 0.87, "fixed": 30,
+        "broken": 6, "net": [24, 40, *[13] * len(names)], "regression_rate": 0.04,
+        "times_full": [2.9, 1.0, *[np.nan] * len(names)],
+        "ahead": [np.nan, 4, *[12] * len(names)], "behind": [np.nan, 20, *[1] * len(names)],
+        "p": [np.nan, 0.0015, *[0.0034] * len(names)], "adjusted": [np.nan, 0.006, *[0.0102] * len(names)],
+        "word": [None, "worse", *["better"] * len(names)],
+    })  # fmt: skip
     return _with(found, {
+        "baselines": beside,
         "per_slice": slices, "per_class": best, "drift": drift, "churn_floor": 0.15, "looks": 2, "must_keep": 12,
         "broken_must_keep": names[:2], "wrong_must_keep": names[2:3], "slices_left_out": ["file"],
     } | changes)  # fmt: skip

@@ -391,9 +391,13 @@ def test_verify_in_full_fits_a_screen_and_says_the_verdict_last() -> None:
     for part in (
         "5.0 : 1", "2.0 to 15", "churn floor", "15.0\xa0%", "2 of 12", "mean KL, nats", "0.0123", "night = cat",
         "worse", "looked at 2 times", "may not break: cat and dog", "No slices: file", "wrong before: ship",
+        "Won : lost", "4 : 20", "a baseline does better: full (net +40), the repair +24",
     ):  # fmt: skip
         assert part in shown, part
-    assert len(shown.splitlines()) <= 45
+    beside = 6 + len(result.baselines)  # its caption, frame and rows
+    alone = len(printed(replace(result, baselines=result.baselines[:0]).table(), width=80).splitlines())
+    assert alone <= 45
+    assert len(shown.splitlines()) - alone <= beside + 3  # and what is said of it
     assert shown.split()[-len(result.sentence.split()) :] == result.sentence.split()
 
 

@@ -67,6 +67,14 @@ TwinOpt = Annotated[
         "--twin", help="Treat once more with the examples in another order, to tell how much churn is chance."
     ),
 ]
+BaselinesOpt = Annotated[
+    bool,
+    typer.Option(
+        "--baselines",
+        help="Carry out plain repairs too (full fine-tuning, last layer, BatchNorm, groups by lot), which Verify holds "
+        "the repair against.",
+    ),
+]
 SuspectsOpt = Annotated[
     bool,
     typer.Option(

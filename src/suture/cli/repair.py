@@ -7,6 +7,7 @@ import typer
 
 from suture.cli.logs import scan
 from suture.cli.options import (
+    BaselinesOpt,
     BudgetOpt,
     CausesOpt,
     DataOpt,
@@ -71,6 +72,7 @@ def run(
     plan: PlanOpt = "default",
     budget: BudgetOpt = None,
     twin: TwinOpt = False,
+    baselines: BaselinesOpt = False,
     exclude_suspects: SuspectsOpt = False,
     localizers: LocalizersOpt = "default",
     rule: RuleOpt = "default",
@@ -124,8 +126,8 @@ def run(
     ).absolute()  # fmt: skip
     results = run_pipeline(
         asked.case(chosen), out, history=history, localizers=names(localizers), rule=rule, plan=chosen(), twin=twin,
-        exclude_suspects=exclude_suspects, must_keep=kept, until=until, redo=redo, asked=asked, say=_say,
-        max_memory=memory, causes=causes,
+        baselines=baselines, exclude_suspects=exclude_suspects, must_keep=kept, until=until, redo=redo, asked=asked,
+        say=_say, max_memory=memory, causes=causes,
     )  # fmt: skip
     show_summary(results, out)
     if "verify" in results:
@@ -188,21 +190,24 @@ def treat(
     plan: PlanOpt = "default",
     budget: BudgetOpt = None,
     twin: TwinOpt = False,
+    baselines: BaselinesOpt = False,
     exclude_suspects: SuspectsOpt = False,
     debug: DebugOpt = False,
 ) -> None:
     """Repair a copy by a plan and write the patch; continues after the last finished epoch.
 
-    Examples: suture treat run --plan full · suture treat run --plan mine.toml --twin
+    Examples: suture treat run --plan full · suture treat run --plan mine.toml --baselines
     """
     check_plan(plan, model_of(run))
-    from suture.stages.treat import SUSPECTS
+    from suture.stages.exclude import SUSPECTS
     from suture.treatments import load_plan, within
 
     exclude = SUSPECTS if exclude_suspects else None
     _stage(
         run,
-        lambda this: this.treat(within(load_plan(plan, this.case.protocol), budget), exclude=exclude, twin=twin),
+        lambda this: this.treat(
+            within(load_plan(plan, this.case.protocol), budget), exclude=exclude, twin=twin, baselines=baselines
+        ),
         check=lambda: within(load_plan(plan), budget),
     )
 

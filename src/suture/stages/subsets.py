@@ -33,13 +33,13 @@ def class_table(case: Case, before: Outcomes, after: Outcomes) -> pd.DataFrame:
         return pd.DataFrame(columns=CLASSES)
     labels = [int(label) for label in np.unique(before.targets)]
     rows = [[case.class_name(label), *_moves(before, after, before.targets == label)] for label in labels]
-    return _tested(pd.DataFrame(rows, columns=CLASSES[:6]))
+    return with_tests(pd.DataFrame(rows, columns=CLASSES[:6]))
 
 
 def slice_table(masks: Masks, before: Outcomes, after: Outcomes) -> pd.DataFrame:
     """Accuracy and flips of each slice, with columns `SLICES`; slices may overlap."""
     rows = [[name, *_moves(before, after, mask)] for name, mask in masks.items()]
-    return _tested(pd.DataFrame(rows, columns=SLICES[:6]))
+    return with_tests(pd.DataFrame(rows, columns=SLICES[:6]))
 
 
 def pair_table(case: Case, before: Outcomes, after: Outcomes) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def pair_table(case: Case, before: Outcomes, after: Outcomes) -> pd.DataFrame:
         [case.class_name(t), case.class_name(p), n[0], n[1], n[1] - n[0], n[2], n[3]]
         for (t, p), n in sorted(counts.items(), key=lambda item: (-item[1][0], item[0]))
     ]
-    return _tested(pd.DataFrame(rows, columns=PAIRS[:7]), "left", "joined")
+    return with_tests(pd.DataFrame(rows, columns=PAIRS[:7]), "left", "joined")
 
 
 def _moves(before: Outcomes, after: Outcomes, mask: NDArray[np.bool_]) -> list[Any]:
@@ -71,7 +71,7 @@ def _moves(before: Outcomes, after: Outcomes, mask: NDArray[np.bool_]) -> list[A
     return [moves.n, moves.right_before / moves.n, moves.right_after / moves.n, moves.fixed, moves.broken]
 
 
-def _tested(table: pd.DataFrame, better: str = "fixed", worse: str = "broken") -> pd.DataFrame:
+def with_tests(table: pd.DataFrame, better: str = "fixed", worse: str = "broken") -> pd.DataFrame:
     """The table with p, p corrected for the number of rows, and what may be said of each row."""
     table["p"], table["adjusted"] = several_looks(list(table[better]), list(table[worse]))
     said = np.where(table[better] > table[worse], str(Verdict.BETTER), str(Verdict.WORSE))

@@ -1,6 +1,6 @@
 """Treat: repair a copy by a plan, keep what does best on examples it was not trained on, as a patch (section 5.5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,14 @@ import pandas as pd
 from torch import nn
 
 from suture.case import Case
-from suture.causes.label_errors import suspects_of
-from suture.errors import DataError, InvalidArgumentError, SutureError
+from suture.errors import SutureError
 from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, canonical_state, load_patch
-from suture.splits import Splits, writable
+from suture.stages.exclude import NOBODY, Exclude, LeftOut, without
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
 from suture.training import Checkpoints
 from suture.treatments import (
+    PRESETS,
     Candidate,
     Cost,
     Course,
@@ -33,26 +33,11 @@ from suture.treatments import (
 from suture.treatments.choice import COLUMNS, NONE
 from suture.treatments.course import is_small
 from suture.treatments.doubts import crops_of, doubts_of
-from suture.wording import percent
 
 TWIN = "twin.safetensors"
-SUSPECTS = "suspects"
-TREATED_ON = ("repair", "select")
-
-Exclude = str | Sequence[int | str]
-"""``"suspects"``, or examples: positions in `repair`, or names as `Split.label` gives them, of `repair` or `select`."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """How many examples a treatment does without, and sentences on it."""
-
-    n: int = 0
-    account: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-NOBODY = LeftOut()
+BASELINES = ("bn_recalibrate", "last_layer", "bn_affine", "random_groups", "full")
+BASELINE = ["plan", "kept", "times_full", "seconds", "note"]
+BESIDE = "baseline-"  # before the name of a baseline, in the name of its file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +58,13 @@ class Treatment(Result, stage="treat", schema=2):
         warnings: what may be wrong with the data.
         patch, undo: the changed tensors, and their old values.
         twin: the patch of the same treatment with the examples in another order, for the churn floor; or None.
+        baselines: a row per baseline that was carried out beside it: plan, kept, times_full (floating-point operations
+            in units of one full fine-tuning by the standard recipe), seconds, note.
+        baseline_patches: their patches by name.
         excluded: how many examples of `repair` and `select` were left out on request.
     """
 
-    in_files = ("patch", "undo", "twin")
+    in_files = ("patch", "undo", "twin", "baseline_patches")
 
     plan: Plan
     kept: str
@@ -88,16 +76,20 @@ class Treatment(Result, stage="treat", schema=2):
     account: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     excluded: int = 0
+    baselines: Table = field(default_factory=lambda: pd.DataFrame(columns=BASELINE))
     patch: Patch = field(repr=False)
     undo: Patch = field(repr=False)
     twin: Patch | None = field(default=None, repr=False)
+    baseline_patches: Mapping[str, Patch] = field(default_factory=dict, repr=False)
 
     def save_files(self, directory: Path) -> None:
-        """Write ``patch.safetensors`` and ``undo.safetensors``, and the twin where there is one."""
+        """Write ``patch.safetensors`` and ``undo.safetensors``, and those of twin and baselines where there are any."""
         self.patch.save(directory / PATCH)
         self.undo.save(directory / UNDO)
         if self.twin is not None:
             self.twin.save(directory / TWIN)
+        for name, patch in self.baseline_patches.items():
+            patch.save(directory / f"{BESIDE}{name}.safetensors")
 
     @classmethod
     def load_files(cls, directory: Path) -> dict[str, Any]:
@@ -107,6 +99,10 @@ class Treatment(Result, stage="treat", schema=2):
             "patch": load_patch(directory / PATCH),
             "undo": load_patch(directory / UNDO),
             "twin": load_patch(twin) if twin.exists() else None,
+            "baseline_patches": {
+                path.stem.removeprefix(BESIDE): load_patch(path)
+                for path in sorted(directory.glob(f"{BESIDE}*.safetensors"))
+            },
         }
 
 
@@ -117,6 +113,7 @@ def treat(
     *,
     exclude: Exclude | None = None,
     twin: bool = False,
+    baselines: bool = False,
     checkpoints: Checkpoints | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Treatment:
@@ -134,6 +131,8 @@ def treat(
             `diagnose` and `verify` keep all of theirs.
         twin: carry the plan out once more, with the examples in another order, so that Verify can say how much
             of the churn is chance.
+        baselines: carry out `BASELINES` too, so that Verify can hold the treatment against them; see
+            `with_baselines`.
         checkpoints: where to save after each epoch and to resume from.
         say: told what it will take before a training starts, and what is tried when.
 
@@ -143,10 +142,53 @@ def treat(
         DataError: an example to exclude is not known, or none would be left.
         InvalidArgumentError: suspects cannot be found: the task gives no probabilities, or cleanlab is not installed.
     """
-    plan = load_plan(plan, case.protocol)
+    made = _treat(case, where, load_plan(plan, case.protocol), exclude, checkpoints, say, twin=twin)
+    return with_baselines(made, case, where, exclude=exclude, checkpoints=checkpoints, say=say) if baselines else made
+
+
+def with_baselines(
+    treatment: Treatment,
+    case: Case,
+    where: Localization | Sequence[str],
+    *,
+    exclude: Exclude | None = None,
+    checkpoints: Checkpoints | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Treatment:
+    """The treatment and, beside it, what plain repairs make of the same examples, for Verify to compare.
+
+    Each of `BASELINES` is carried out as the preset that it is, with the plan's own augmentation, which belongs to the
+    data; the one that is what the treatment did is left out.
+
+    Args:
+        treatment: of this case.
+        where, exclude, checkpoints, say: as for `treat`; the first two as they were for the treatment.
+    """
+    made = dict[str, Treatment]()
+    for name in BASELINES:
+        plan = PRESETS[name].model_copy(update={"augment": treatment.plan.augment})
+        if plan.model_copy(update={"name": treatment.plan.name}) != treatment.plan:
+            below = checkpoints.below(f"{BESIDE}{name}") if checkpoints else None
+            made[name] = _treat(case, where, plan, exclude, below, say, doubt=False)
+    rows = [[name, each.kept, each.cost.times_full, each.cost.seconds, each.note] for name, each in made.items()]
+    patches = {name: each.patch for name, each in made.items()}
+    return replace(treatment, baselines=pd.DataFrame(rows, columns=BASELINE), baseline_patches=patches)
+
+
+def _treat(
+    case: Case,
+    where: Localization | Sequence[str],
+    plan: Plan,
+    exclude: Exclude | None,
+    checkpoints: Checkpoints | None,
+    say: Callable[[str], None] | None,
+    *,
+    twin: bool = False,
+    doubt: bool = True,
+) -> Treatment:
     named = [where] if isinstance(where, str) else where
     flagged = known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
-    given, (case, left_out) = case, _without(case, exclude)
+    given, (case, left_out) = case, without(case, exclude)
     job = Job(
         case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
         case.seed, say=say or (lambda _: None),
@@ -154,9 +196,9 @@ def treat(
     perfect = isinstance(named, Localization) and not named.n_errors
     # What keeps to a bound asks first whether anything is to be gained; a plan without one does as it is told.
     if (perfect and plan.choose.max_regression is not None) or (plan.how.reads_places and not job.places.parameters):
-        return _untouched(case, plan, _nothing_flagged(named), left_out=left_out)
+        return _untouched(case, plan, _nothing_to_treat(named, case, plan), left_out=left_out)
     # Of what was given: where labels mean something else altogether, suspects would hide it.
-    doubts = [] if isinstance(plan.how, Nothing) else [*doubts_of(given), *crops_of(plan, given)]
+    doubts = [] if isinstance(plan.how, Nothing) or not doubt else [*doubts_of(given), *crops_of(plan, given)]
     doubts += left_out.warnings
     always = case.protocol == "paper"
     if say is not None and (forecast := plan.how.estimate(job)).seconds:
@@ -190,65 +232,6 @@ def _announced(plan: Plan, forecast: Estimate, *, small: bool, twin: bool) -> st
     return f"treating by {plan.name}: {most}{forecast.times(cycles + small + twin)}{more}"
 
 
-def _without(case: Case, exclude: Exclude | None) -> tuple[Case, LeftOut]:
-    """The case without some examples of `repair` and `select`, and what to say of it; the case given stays whole."""
-    if exclude is None:
-        return case, NOBODY
-    suspected = isinstance(exclude, str) and exclude == SUSPECTS  # a column of a table compares entry by entry
-    out = _suspects(case) if suspected else _named(case, exclude)
-    kept = {name: [i for i in range(len(case.splits[name])) if i not in out[name]] for name in out}
-    for name, positions in kept.items():
-        if not positions:
-            raise DataError(f"no example of '{name}' would be left to treat with; exclude fewer")
-    fewer = {name: case.splits[name].only(part) for name, part in kept.items()}
-    reduced = case.replace(splits=Splits(case.splits | fewer))
-    n = sum(map(len, out.values()))
-    counts = " and ".join(f"{len(out[name])} of {len(case.splits[name])} examples of '{name}'" for name in out)
-    if not suspected:
-        return reduced, LeftOut(n, [f"left out as asked: {counts}"])
-    said = f"left out because their labels are suspected to be wrong: {counts}"
-    return reduced, LeftOut(n, [said], [_errors_lost(case, out)] if n else [])
-
-
-def _suspects(case: Case) -> dict[str, set[int]]:
-    return {name: set(suspects_of(case, name)["position"]) for name in TREATED_ON}
-
-
-def _named(case: Case, names: Exclude) -> dict[str, set[int]]:
-    """Split → positions of the examples that are named; those of `diagnose` or `verify` are never treated on."""
-    if isinstance(names, str):
-        raise InvalidArgumentError(f"exclude takes '{SUSPECTS}' or a list of examples, not '{names}'")
-    known: dict[str, list[tuple[str, int]]] = {}
-    for split in TREATED_ON:
-        for i in range(len(case.splits[split])):
-            known.setdefault(case.splits[split].label(i), []).append((split, i))
-    out: dict[str, set[int]] = {split: set() for split in TREATED_ON}
-    n = len(case.splits["repair"])
-    for name in names:
-        places = known.get(writable(name), []) if isinstance(name, str) else [("repair", int(name))] * (0 <= name < n)
-        if not places:
-            called = f"is called '{name}'" if isinstance(name, str) else f"of 'repair' has position {name}"
-            raise DataError(f"no example {called}; give positions in 'repair' or names such as '{next(iter(known))}'")
-        for split, i in places:
-            out[split].add(i)
-    return out
-
-
-def _errors_lost(case: Case, out: dict[str, set[int]]) -> str:
-    """What leaving out suspects costs: most of them are errors, and a network that fails suspects right labels too."""
-    wrong = lost = 0
-    for name, positions in out.items():
-        own = case.splits[name].without_extra()  # further examples are never suspected
-        errors = {own.indices[i] for i in case.outcomes(own).errors}
-        wrong, lost = wrong + len(errors), lost + len(errors & {case.splits[name].indices[i] for i in positions})
-    n = sum(map(len, out.values()))
-    return (
-        f"the {n} examples left out are {percent(lost / max(wrong, 1), 0)} of the model's errors on 'repair' and "
-        "'select'; where it fails for another reason than wrong labels, these are what a repair learns from, so look "
-        "at them"
-    )
-
-
 def _flagged_in(case: Case, model: nn.Module) -> list[str]:
     """The groups that Localize flags in a network on the same examples."""
     return localize(case.replace(model=model)).flagged
@@ -271,12 +254,14 @@ def _changed(case: Case, patch: Patch) -> list[str]:
     return [group for group in case.groups if group in changed]
 
 
-def _nothing_flagged(where: Localization | Sequence[str]) -> str:
+def _nothing_to_treat(where: Localization | Sequence[str], case: Case, plan: Plan) -> str:
     if isinstance(where, Localization) and not where.n_errors:
         return (
             f"the model makes no error on the {where.n} examples of 'diagnose', so there is nothing to treat; give "
             "more data, or data on which it fails"
         )
+    if not plan.where.places(case, list(case.groups)).parameters:
+        return f"there is nothing in this network that '{plan.name}' treats"
     return "no group was flagged, so there is nothing to treat"
 
 

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.patch import Patch, load_patch, patched
+from suture.stages.beside import beside_table, no_baselines
 from suture.stages.drift import Drift, measure_drift
 from suture.stages.gallery import CELL, COLUMNS, cells, gallery
 from suture.stages.must_keep import check_kept
@@ -86,7 +87,9 @@ class Verification(Result, stage="verify", schema=1):
         examples: for the confusions that changed most, examples that were fixed out of them or broken into them: true
             class, predicted class, and the rest as in the gallery.
         pictures: fixed, broken → (k, h, w, c), in the gallery's order; examples → the same, in theirs.
-        looks: how many patches were judged on `verify` in this run, this one included.
+        looks: how many patches were judged on `verify` in this run, this one included; its baselines are not counted.
+        baselines: the treatment and the baselines that were carried out beside it; see
+            `suture.stages.beside.beside_table`.
 
     In the tables p is the exact McNemar p of a row, adjusted the same after Holm's correction for the rows of its
     table, and word says better or worse where adjusted is below 0.05.
@@ -123,6 +126,7 @@ class Verification(Result, stage="verify", schema=1):
     wrong_must_keep: list[str] = field(default_factory=list)
     broken_must_keep: list[str] = field(default_factory=list)
     examples: Table = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, *COLUMNS]))
+    baselines: Table = field(default_factory=no_baselines)
 
     @property
     def right_before(self) -> int:
@@ -209,6 +213,7 @@ def verify(
         broken_must_keep=kept.broken,
         gallery=chosen,
         examples=examples,
+        baselines=beside_table(case, treatment, before, after) if isinstance(treatment, Treatment) else no_baselines(),
         looks=looks,
         pictures=pictures | ({} if drawn is None else {"examples": drawn}),
     )

@@ -61,6 +61,11 @@ class Cost:
         return self.flops / self.full_flops if self.full_flops else 0.0
 
     @property
+    def times_full(self) -> float:
+        """Measured FLOPs in units of one full fine-tuning by the standard recipe; NaN where that is not known."""
+        return self.flops / self.one_full_flops if self.one_full_flops else float("nan")
+
+    @property
     def paper_share(self) -> float:
         """The paper's formula, epochs × layers over epochs × all layers (Table 10)."""
         return self.groups / self.all_groups if self.all_groups else 0.0

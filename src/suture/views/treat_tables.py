@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from suture.treatments import STANDARD, Plan
 from suture.treatments.choice import NONE
 from suture.views.grid import Column, Grid, column
-from suture.views.text import NOTHING, count, flops, known, number, percent, plain, seconds, signed
+from suture.views.text import NOTHING, count, flops, known, listed, number, percent, plain, seconds, signed
 from suture.wording import several
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def warnings(result: Treatment) -> list[str]:
 
 
 def answering(result: Treatment) -> list[str]:
-    """What is special about the patch: a route, a twin."""
+    """What is special about the patch: a route, a twin, baselines beside it."""
     said = []
     if result.patch.margin is not None:
         said.append(f"A route: of two networks {who_answers(result.patch.margin)} It takes two forward passes.")
@@ -192,7 +192,20 @@ def answering(result: Treatment) -> list[str]:
             "The same treatment was made once more with the examples in another order (treat/twin.safetensors), so "
             "that Verify can tell how much churn is chance."
         )
-    return said
+    return [*said, *_beside(result)]
+
+
+def _beside(result: Treatment) -> list[str]:
+    """Which baselines were carried out too, and why one of them came to nothing."""
+    table = result.baselines
+    if not len(table):
+        return []
+    took = f"{listed(list(map(str, table['plan'])))}, in {seconds(table['seconds'].sum())}"
+    idle = table[table["kept"] == NONE]
+    return [
+        f"Baselines beside it, which Verify holds it against: {took}.",
+        *(f"{plan}: {_sentence(str(note), set())}" for plan, note in zip(idle["plan"], idle["note"], strict=True)),
+    ]
 
 
 def who_answers(margin: float) -> str:

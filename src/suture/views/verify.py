@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.stats import wilson
+from suture.views import beside
 from suture.views.diagnose import attributions
 from suture.views.gallery import cells, galleries, targets
 from suture.views.grid import lines, stacked
 from suture.views.matrix import matrix, note, views
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
-from suture.views.text import count, p_value, percent, plain, points, ratio, signed
+from suture.views.text import count, listed, p_value, percent, plain, points, ratio, signed
 from suture.views.verify_tables import (
     beyond_chance,
     caveats,
@@ -105,7 +106,7 @@ def _most_changed(table: pd.DataFrame, limit: int) -> list[dict[str, Any]]:
 
 def table(result: Verification) -> Table:
     """The numbers that the verdict rests on, what moved beyond chance, and the verdict last; for a terminal."""
-    grids = [grid(result), drift(result), beyond_chance(result)]
+    grids = [grid(result), beside.baselines(result, narrow=True), drift(result), beyond_chance(result)]
     return stacked(
         *(each.rich() for each in grids if each), lines([*remarks(result), *caveats(result), result.sentence])
     )
@@ -137,6 +138,9 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         per_slice=per_slice(result),
         drift=drift(result),
         drift_worse=harm_elsewhere(result),
+        baselines=beside.baselines(result),
+        beside=image(lambda: beside.figure(result), _alt_beside(result)) if len(result.baselines) else None,
+        beaten_by=beside.beaten_by(result),
         remarks=remarks(result),
         targeted=targeted(result, diagnosis),
         moved=moved(result, diagnosis),
@@ -148,6 +152,11 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         note=note(counts) if counts else "",
         lead=lead(result),
     )
+
+
+def _alt_beside(result: Verification) -> str:
+    told = [f"{row['plan']} {count(row['fixed'])} : {count(row['broken'])}" for row in records(result.baselines)]
+    return f"Fixed and broken on the same examples: {listed(told)}."
 
 
 def lead(result: Verification) -> str:

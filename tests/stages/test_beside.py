@@ -1,0 +1,191 @@
+"""Baselines beside a repair: the same examples, the same rules, one look at `verify`."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import suture
+from suture.patch import patched
+from suture.pipeline import Run, run
+from suture.stages.treat import BASELINES
+from suture.stats import holm, mcnemar
+from suture.training import Augment
+from suture.treatments import PRESETS
+from tests import toys
+
+PLAIN = Augment(pad=0, flip=False)
+PLAN = toys.PLAN.model_copy(update={"augment": PLAIN})  # points have no mirror image
+
+
+@cache  # made inside the first test that asks, with its one thread
+def made() -> tuple[suture.Case, suture.Treatment]:
+    case = toys.case()
+    return case, suture.treat(case, ["last"], PLAN, baselines=True)
+
+
+@pytest.fixture
+def case() -> suture.Case:
+    return made()[0]
+
+
+@pytest.fixture
+def treatment() -> suture.Treatment:
+    return made()[1]
+
+
+def right(case: suture.Case, patch: suture.Patch) -> Any:
+    pairs = [case.splits["verify"][i] for i in range(len(case.splits["verify"]))]
+    with torch.no_grad():
+        predicted = patched(case.model, patch)(torch.stack([x for x, _ in pairs])).argmax(1)
+    return np.array([int(p) == y for p, (_, y) in zip(predicted, pairs, strict=True)])
+
+
+def test_each_baseline_is_the_preset_of_its_name(case: suture.Case, treatment: suture.Treatment) -> None:
+    assert list(treatment.baselines["plan"]) == list(BASELINES) == list(treatment.baseline_patches)
+    for name in BASELINES:
+        alone = suture.treat(case, ["last"], PRESETS[name].model_copy(update={"augment": PLAIN}))
+        row = treatment.baselines.set_index("plan").loc[name]
+        assert treatment.baseline_patches[name].result == alone.patch.result, name
+        assert row["kept"] == alone.kept
+        assert row["times_full"] == pytest.approx(alone.cost.times_full, nan_ok=True)
+    assert treatment.baselines.set_index("plan").loc["full", "times_full"] == pytest.approx(1)
+
+
+def test_the_treatment_is_what_it_is_without_them(case: suture.Case, treatment: suture.Treatment) -> None:
+    alone = suture.treat(case, ["last"], PLAN)
+    assert treatment.patch.result == alone.patch.result
+    assert not len(alone.baselines)
+    assert not alone.baseline_patches
+
+
+def test_the_table_counts_what_a_slow_comparison_counts(case: suture.Case, treatment: suture.Treatment) -> None:
+    found = suture.verify(case, treatment).baselines
+    before = np.array(case.outcomes("verify").right)
+    after = right(case, treatment.patch)
+    assert list(found["plan"]) == ["short", *BASELINES]
+    assert pd.isna(found["ahead"][0])
+    for row in found.to_dict("records")[1:]:
+        theirs = right(case, treatment.baseline_patches[row["plan"]])
+        assert row["accuracy"] == theirs.mean()
+        assert (row["fixed"], row["broken"]) == ((~before & theirs).sum(), (before & ~theirs).sum())
+        assert (row["ahead"], row["behind"]) == ((after & ~theirs).sum(), (~after & theirs).sum())
+        assert row["p"] == pytest.approx(mcnemar(int(row["ahead"]), int(row["behind"])))
+    could = found[1:][found[1:]["ahead"] + found[1:]["behind"] >= 6]
+    assert np.allclose(could["adjusted"].astype(float), holm(could["p"].to_numpy(float)))
+    said = {row["word"] for row in found.to_dict("records")[1:] if row["adjusted"] >= 0.05}
+    assert said <= {""}
+
+
+def test_the_word_is_about_the_repair(case: suture.Case, treatment: suture.Treatment) -> None:
+    nothing = suture.treat(case, ["last"], "none")
+    beside = replace(nothing, baselines=treatment.baselines, baseline_patches=treatment.baseline_patches)
+    found = suture.verify(case, beside).baselines.set_index("plan")
+    assert found.loc["full", "net"] > 0
+    assert found.loc["full", "word"] == "worse"
+    assert found.loc["full", "ahead"] == found.loc["full", "broken"]
+
+
+def test_a_patch_alone_has_no_baselines(case: suture.Case, treatment: suture.Treatment) -> None:
+    assert not len(suture.verify(case, treatment.patch).baselines)
+
+
+def test_a_plan_is_not_its_own_baseline(case: suture.Case) -> None:
+    full = PRESETS["full"].model_copy(update={"augment": PLAIN, "name": "mine"})
+    assert "full" not in set(suture.treat(case, ["last"], full, baselines=True).baselines["plan"])
+
+
+class Bare(nn.Module):
+    """No normalisation, and no linear layer at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 16)
+        self.scale = nn.Parameter(torch.ones(16, 3) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 2) → (n, 3)."""
+        return torch.relu(self.first(x)) @ self.scale
+
+
+def test_what_does_not_suit_the_network_says_so_and_changes_nothing() -> None:
+    torch.manual_seed(0)
+    found = suture.treat(suture.Case(Bare(), toys.data()), ["first"], PLAN, baselines=True)
+    notes = found.baselines.set_index("plan")["note"]
+    assert notes["bn_affine"] == "there is nothing in this network that 'bn_affine' treats"
+    assert "no BatchNorm" in notes["bn_recalibrate"]
+    assert "does not end in a linear layer" in notes["last_layer"]
+    assert set(found.baselines.set_index("plan").loc[["bn_affine", "bn_recalibrate", "last_layer"], "kept"]) == {"none"}
+
+
+def test_nothing_flagged_is_still_what_is_said_where_the_network_has_such_places(case: suture.Case) -> None:
+    assert suture.treat(case, [], "flagged").note == "no group was flagged, so there is nothing to treat"
+
+
+def test_saved_and_loaded(treatment: suture.Treatment, case: suture.Case, tmp_path: Path) -> None:
+    treatment.save(tmp_path)
+    again = suture.Treatment.load(tmp_path)
+    assert {n: p.result for n, p in again.baseline_patches.items()} == {
+        n: p.result for n, p in treatment.baseline_patches.items()
+    }
+    pd.testing.assert_frame_equal(again.baselines, treatment.baselines)
+    proof = suture.verify(case, again)
+    proof.save(tmp_path / "verify")
+    loaded = suture.Verification.load(tmp_path / "verify").baselines
+    assert (
+        loaded.drop(columns=["word"])
+        .astype({"p": float})
+        .equals(proof.baselines.drop(columns=["word"]).astype({"p": float}))
+    )
+    assert "baselines" in (tmp_path / "verify" / "result.json").read_text()
+
+
+# In a run
+
+
+def test_baselines_are_added_to_a_treatment_that_is_there(tmp_path: Path) -> None:
+    first = run(toys.case(), tmp_path / "run", plan=PLAN)
+    said: list[str] = []
+    second = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True, say=said.append)
+    assert (said[0], said[-1]) == ("baselines …", "verify …")
+    assert not any(line.startswith("treating by short") for line in said)
+    assert second["treat"].patch.result == first["treat"].patch.result  # type: ignore[attr-defined]
+    assert len(second["verify"].baselines) == 1 + len(BASELINES)  # type: ignore[attr-defined]
+    assert not list((tmp_path / "run/treat").glob("checkpoint*"))
+    said.clear()
+    run(toys.case(), tmp_path / "run", plan=PLAN, say=said.append)
+    assert said == [], "what is there already has more than was asked for"
+
+
+def test_baselines_are_no_looks_until_one_of_them_is_chosen(tmp_path: Path) -> None:
+    first = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
+    assert first["verify"].looks == 1  # type: ignore[attr-defined]
+    full = PRESETS["full"].model_copy(update={"augment": PLAIN})
+    chosen = run(toys.case(), tmp_path / "run", plan=full)
+    assert chosen["verify"].looks == 1 + len(BASELINES)  # type: ignore[attr-defined]
+    assert not list((tmp_path / "run/treat").glob("baseline*")), "those were beside another plan"
+    again = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
+    assert again["verify"].looks == 1  # type: ignore[attr-defined]
+
+
+def test_stopped_among_the_baselines_the_treatment_is_there_and_the_rest_follows(tmp_path: Path) -> None:
+    undisturbed = run(toys.case(), tmp_path / "a", plan=PLAN, baselines=True)
+
+    def stop(message: str) -> None:
+        if message.startswith("treating by full"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True, say=stop)
+    kept = suture.Treatment.load(tmp_path / "b/treat")
+    assert kept.patch.result == undisturbed["treat"].patch.result  # type: ignore[attr-defined]
+    assert Run(toys.case(), tmp_path / "b").directory.key("treat") is not None
+    resumed = run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True)
+    for name, patch in undisturbed["treat"].baseline_patches.items():  # type: ignore[attr-defined]
+        assert resumed["treat"].baseline_patches[name].result == patch.result  # type: ignore[attr-defined]
