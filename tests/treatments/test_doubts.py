@@ -179,6 +179,31 @@ def test_further_examples_may_be_of_the_hard_kind() -> None:
     assert doubts_of(case) == []
 
 
+def test_classes_swapped_among_further_examples_only_are_named() -> None:
+    case = of_ten(ten(400, seed=2), repair_extra=ten(400, seed=5, change={3: 8, 8: 3}))
+    assert doubts_of(case) == [
+        "most of the further examples of 2 classes are taken for one another's class ('digit 3' for 'digit 8', "
+        "'digit 8' for 'digit 3'): their labels may not mean the same; check the order of the classes"
+    ]
+    every = {label: (label + 1) % 10 for label in range(10)}
+    (found,) = doubts_of(of_ten(ten(400, seed=2), repair_extra=ten(400, seed=5, change=every)))
+    assert "of 10 classes" in found
+    assert "'digit 2' for 'digit 1', 7 more classes)" in found
+
+
+def test_a_network_that_swaps_two_classes_itself_raises_no_doubt() -> None:
+    case = of_ten(ten(400, seed=2), repair_extra=ten(200, seed=5))
+    swapped = case.model.weight.detach()[[0, 1, 2, 8, 4, 5, 6, 7, 3, 9]]
+    with torch.no_grad():
+        case.model.weight.copy_(swapped)
+    assert doubts_of(case) == []
+
+
+def test_sound_further_examples_raise_no_doubt() -> None:
+    for seed in range(20):
+        assert doubts_of(of_ten(ten(400, seed=2), repair_extra=ten(200, seed=10 + seed, wrong=0.5))) == []
+
+
 def test_the_demo_raises_no_doubt() -> None:
     pictures = photographed()
     # The network that knows each picture's class but for a third, as the demo's does, has learnt nothing here.

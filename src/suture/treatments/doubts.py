@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from scipy.stats import fisher_exact
+from scipy.stats import binom, fisher_exact
 
 from suture.case import Case
 from suture.splits import Split
@@ -20,6 +20,7 @@ from suture.wording import percent, several
 SURE = 1e-6  # two-sided p below which two accuracies are not those of one task
 APART = 0.2  # and at least so far apart
 SURE_OF_A_CLASS = 1e-3  # of all classes together (Holm), below which those of a label are not of one task
+SURE_OF_ONE = 1e-2  # p of one class in a circle, of which each member has to pass
 LEFT = 0.5  # and of the share that is right in `diagnose` less than so much
 NAMED = 3  # classes that are named in a sentence
 
@@ -29,7 +30,7 @@ def doubts_of(case: Case) -> list[str]:
     repair = case.splits["repair"]
     found = [*_missing_folders(case), *_contradictions(case)]
     failing, trained_on = case.outcomes("diagnose"), case.outcomes("repair")
-    found += _missing_classes(case, repair, failing)
+    found += [*_missing_classes(case, repair, failing), *_other_names(case, repair, trained_on, failing)]
     tables = _by_label(repair, trained_on, failing)
     odd = _odd_labels(tables)
     if len(odd) > len(tables) / 2 or not odd:
@@ -90,6 +91,49 @@ def _odd_labels(tables: Counts) -> list[int]:
     p_values = np.array([fisher_exact(table, alternative="greater").pvalue for table in tables.values()], float)
     sure = (label for label, p in zip(tables, holm(p_values), strict=True) if p < SURE_OF_A_CLASS)
     return [label for label in sure if _few_left(tables[label])]
+
+
+def _other_names(case: Case, repair: Split, trained_on: Outcomes, failing: Outcomes) -> list[str]:
+    """Further examples whose labels went round in a circle, as those of two classes that were swapped.
+
+    Being hard does not do that: most of each class are predicted to be the next of the circle, and not in `diagnose`.
+    """
+    further = ~np.isin(repair.indices, repair.without_extra().indices)
+    if trained_on.targets is None or failing.targets is None or not further.any():
+        return []
+    taken, elsewhere = _taken_for(trained_on, further), _taken_for(failing, np.ones(len(failing.right), bool))
+    taken = {label: other for label, other in taken.items() if elsewhere.get(label) != other}
+    circle = [label for label in taken if _comes_back(label, taken)]
+    if not circle:
+        return []
+    named = [f"'{case.class_name(label)}' for '{case.class_name(taken[label])}'" for label in circle[:NAMED]]
+    more = [several(len(circle) - NAMED, "more class", "more classes")] if len(circle) > NAMED else []
+    return [
+        f"most of the further examples of {several(len(circle), 'class', 'classes')} are taken for one another's class "
+        f"({', '.join(named + more)}): their labels may not mean the same; check the order of the classes"
+    ]
+
+
+def _taken_for(outcomes: Outcomes, among: NDArray[np.bool_]) -> dict[int, int]:
+    """Label → another one that clearly more than half of its examples are predicted to be."""
+    if outcomes.targets is None or outcomes.predictions is None:
+        return {}
+    labels = [int(label) for label in np.unique(outcomes.targets[among])]
+    seen = [np.unique(outcomes.predictions[among & (outcomes.targets == t)], return_counts=True) for t in labels]
+    p_values = np.array([binom.sf(n.max() - 1, n.sum(), 0.5) for _, n in seen], float)
+    sure = p_values < SURE_OF_ONE
+    top = {t: int(names[n.argmax()]) for t, (names, n), is_sure in zip(labels, seen, sure, strict=True) if is_sure}
+    return {label: other for label, other in top.items() if label != other}
+
+
+def _comes_back(label: int, taken: Mapping[int, int]) -> bool:
+    """Whether going from a label to what it is taken for, and on, leads back to it."""
+    at = taken.get(label)
+    for _ in taken:
+        if at is None or at == label:
+            break
+        at = taken.get(at)
+    return at == label
 
 
 def _few_left(table: NDArray[np.int64]) -> bool:
