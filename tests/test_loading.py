@@ -28,9 +28,10 @@ from suture.errors import (
     WeightsMismatchError,
 )
 from suture.images import ImageFolder
-from suture.loading import load_checkpoint, load_data, load_model, load_object, load_task, source_of
+from suture.loading import load_data, load_model, load_object, load_task, source_of
 from suture.patch import same_bits
 from suture.tasks import Classification
+from suture.weights import load_checkpoint
 from tests import pictures, toys, zoo
 
 State = dict[str, Tensor]

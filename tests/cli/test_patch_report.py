@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from suture.loading import load_checkpoint
 from suture.patch import base_sha256, between, compose, load_patch, scaled
+from suture.weights import load_checkpoint
 from tests import toys
 from tests.cli.conftest import Suture, Toy
 from tests.cli.test_bad_input import refused

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from suture.loading import load_checkpoint
 from suture.patch import base_sha256, same_bits
+from suture.weights import load_checkpoint
 from tests import pictures, toys
 from tests.cli.conftest import Answer, Suture, Toy, digests
 

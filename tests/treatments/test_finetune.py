@@ -16,7 +16,7 @@ from suture.patch import same_bits
 from suture.training import Augment, Recipe
 from suture.treatments import FineTune, Groups, Job, Plan
 from suture.treatments.cost import Cost, step_flops
-from suture.treatments.finetune import has_bfloat16, is_emulated
+from suture.treatments.precision import has_bfloat16, is_emulated
 from suture.treatments.prefix import Prefix
 from tests import toys
 
@@ -108,7 +108,7 @@ def test_bfloat16_is_of_the_forward_pass_alone() -> None:
 def test_bfloat16_is_said_to_be_slower_where_the_processor_has_none(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suture.treatments.finetune.has_bfloat16", lambda: native)
+    monkeypatch.setattr("suture.treatments.precision.has_bfloat16", lambda: native)
     plan = Plan(where=Groups(names=("second",)), how=FineTune(recipe=SHORT, precision="bfloat16"))
     said: list[str] = []
     for each in (plan, plan.model_copy(update={"how": FineTune(recipe=SHORT)})):

@@ -37,9 +37,9 @@ def apply(
     Example: suture apply run/treat/patch.safetensors --weights w.pt --out repaired.pt
     """
     from suture.errors import InvalidArgumentError
-    from suture.loading import load_checkpoint
     from suture.patch import apply as apply_patch
     from suture.patch import load_adapter, load_patch, same_bits
+    from suture.weights import load_checkpoint
 
     if patch.is_dir():
         adapter = load_adapter(patch)
@@ -73,9 +73,9 @@ def revert(
     Example: suture revert run/treat/patch.safetensors --weights repaired.pt --out original.pt
     """
     from suture.errors import MissingFileError
-    from suture.loading import load_checkpoint
     from suture.patch import UNDO, load_patch, same_bits
     from suture.patch import revert as revert_patch
+    from suture.weights import load_checkpoint
 
     undo = load_patch(patch)
     if not undo.undo:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,12 +17,13 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from suture.case import Case
-from suture.tasks import Batch, Examples, Task, evaluate
+from suture.tasks import Batch, Examples, evaluate
 from suture.training import Recipe, Stop, TrainingRun, train
 from suture.training.loop import Penalty
 from suture.treatments.cost import Cost, Estimate, estimate, freeze_all_but, full_step, step_flops
 from suture.treatments.guards import Costly, Distill
 from suture.treatments.plan import METHODS, Candidate, Job, Method, Treated, Watch
+from suture.treatments.precision import is_emulated, precise
 from suture.treatments.prefix import Tell, find_prefix
 
 # The standard recipe of every plan and baseline but the paper's (notes on repair, "Standard run").
@@ -313,40 +313,6 @@ def only_entries(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Ten
     finally:
         for handle in handles:
             handle.remove()
-
-
-class _Autocast:
-    """A task whose forward passes run in bfloat16 where that is safe."""
-
-    def __init__(self, task: Task, device: str) -> None:
-        self._task, self._device = task, device
-
-    def outputs(self, model: nn.Module, batch: Batch) -> Any:
-        with torch.autocast(self._device, torch.bfloat16):
-            outputs = self._task.outputs(model, batch)
-        return outputs.float() if isinstance(outputs, Tensor) else outputs
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._task, name)
-
-
-def precise(task: Task, precision: str, device: str = "cpu") -> Task:
-    """The task in the precision asked for."""
-    return task if precision == "float32" else _Autocast(task, device)
-
-
-def is_emulated(precision: str, device: torch.device) -> bool:
-    """Whether a precision is one that the processor has no instructions for, so that it is slower than float32."""
-    return precision == "bfloat16" and device.type == "cpu" and not has_bfloat16()
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return bool(torch.cpu._is_avx512_bf16_supported())  # oneDNN's own answer is yes wherever it can imitate it
-    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cost_of(case: Case, job: Job, run: TrainingRun, seen: int, flops: float, lost: float) -> Cost:
