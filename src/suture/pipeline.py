@@ -21,7 +21,7 @@ from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_j
 from suture.splits import SPLITS
 from suture.stages.diagnose import ASKED, Diagnosis, diagnose
 from suture.stages.drift import Drift, untouched_examples
-from suture.stages.exclude import SUSPECTS, Exclude
+from suture.stages.exclusion import SUSPECTS, Exclude
 from suture.stages.localize import Localization, localize
 from suture.stages.must_keep import places_of
 from suture.stages.result import Result
@@ -127,22 +127,22 @@ class Run:
         key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *more)
         directory, beside = self.directory.stage("treat"), fingerprint(key, "baselines")
         if self.directory.key("treat") == beside:
+            Checkpoints(directory, beside).clear()  # where a process died between the result and this
             return Treatment.load(directory)
         checkpoints = Checkpoints(directory, key)
         do = partial(
             treat, self.case, localization, plan, exclude=exclude, twin=twin, checkpoints=checkpoints, say=self._tell
         )
         result = self._stage("treat", Treatment, key, do)
-        checkpoints.clear()
         if baselines:
             self._tell("baselines …")
-            checkpoints = Checkpoints(directory, beside)
+            under_way = Checkpoints(directory, beside)
             result = with_baselines(
-                result, self.case, localization, exclude=exclude, checkpoints=checkpoints, say=self._tell
+                result, self.case, localization, exclude=exclude, checkpoints=under_way, say=self._tell
             )
             result.save(directory, beside)
-            checkpoints.clear()
             self.directory.log("baselines done")
+        checkpoints.clear()
         return result
 
     def verify(self, untouched: Any = None, must_keep: Sequence[str | int] | None = None) -> Verification:
@@ -155,28 +155,39 @@ class Run:
         """
         treatment = self._needed("treat", Treatment)
         examples = untouched_examples(self.case, untouched) if untouched is not None else None
-        judged, *others = (
-            fingerprint("verify", self._base, patch.base, patch.result)
-            for patch in (treatment.patch, *treatment.baseline_patches.values())
-        )
+        judged = self._judged(treatment.patch.base, treatment.patch.result)
+        others = [self._judged(treatment.patch.base, str(result)) for result in treatment.baselines["result"]]
         asked = [examples.fingerprint if examples else None, list(must_keep) if must_keep is not None else None]
         metadata = {name: list(map(str, values)) for name, values in self.case.splits["verify"].metadata.items()}
         twin = treatment.twin.result if treatment.twin is not None else None
         more: list[Any] = [*asked, twin, metadata or None]
         more += [others] if others else []  # a run without baselines keeps the key it had
         key = fingerprint(judged, more) if any(each is not None for each in more) else judged
-        looks = self.directory.stage("verify") / LOOKS
-        seen = list(read_json(looks)) if looks.exists() else []
-        count = len({*seen, judged} - {*others} | {judged})  # what this treatment is held against is no other choice
+        looks = self._looks()
+        chosen = looks["beside"] if judged in looks["beside"] else []  # taken since it did well beside another
+        count = len({*looks["judged"], *chosen, judged})
 
         def do() -> Verification:
             found = verify(self.case, treatment, untouched=examples, must_keep=must_keep, looks=count)
             return found if examples is not None else replace(found, drift=self._measured_before())
 
         result = self._stage("verify", Verification, key, do)
-        if new := [each for each in dict.fromkeys([judged, *others]) if each not in seen]:
-            write_json(looks, [*seen, *new])
+        shown = [each for each in others if each != judged]
+        more_looks = {"judged": [*looks["judged"], judged], "beside": [*looks["beside"], *shown]}
+        more_looks = {name: list(dict.fromkeys(patches)) for name, patches in more_looks.items()}
+        if more_looks != looks:
+            write_json(self.directory.stage("verify") / LOOKS, more_looks)
         return result
+
+    def _judged(self, base: str, result: str) -> str:
+        """What stands for a patch in the list of looks."""
+        return fingerprint("verify", self._base, base, result)
+
+    def _looks(self) -> dict[str, list[str]]:
+        """Which patches `verify` has judged, and which it has shown beside one."""
+        path = self.directory.stage("verify") / LOOKS
+        found = read_json(path) if path.exists() else []
+        return found if isinstance(found, dict) else {"judged": list(found), "beside": []}
 
     def _measured_before(self) -> Drift | None:
         """The drift of a finished Verify, which is of the patch that Treat left: another treatment forgets it."""

@@ -309,7 +309,7 @@ def verified_in_full(classes: list[str] | None = None, **changes: Any) -> Verifi
         "plan": plans, "kept": ["auto x 0.5", "full", *["none"] * len(names)], "accuracy": 0.87, "fixed": 30,
         "broken": 6, "net": [24, 40, *[13] * len(names)], "regression_rate": 0.04,
         "times_full": [2.9, 1.0, *[np.nan] * len(names)],
-        "ahead": [np.nan, 4, *[12] * len(names)], "behind": [np.nan, 20, *[1] * len(names)],
+        "won": [np.nan, 4, *[12] * len(names)], "lost": [np.nan, 20, *[1] * len(names)],
         "p": [np.nan, 0.0015, *[0.0034] * len(names)], "adjusted": [np.nan, 0.006, *[0.0102] * len(names)],
         "word": [None, "worse", *["better"] * len(names)],
     })  # fmt: skip

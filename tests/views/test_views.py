@@ -16,7 +16,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from suture.stats import Flips, Verdict
-from suture.views import bars, diagnose, localize, localize_tables, scan, style, text, treat, verify, verify_tables
+from suture.views import (
+    bars,
+    baselines,
+    diagnose,
+    localize,
+    localize_tables,
+    scan,
+    style,
+    text,
+    treat,
+    verify,
+    verify_tables,
+)
 from suture.views.bars import drawing
 from suture.views.export import markdown
 from suture.views.grid import Column, Grid, escaped
@@ -391,14 +403,34 @@ def test_verify_in_full_fits_a_screen_and_says_the_verdict_last() -> None:
     for part in (
         "5.0 : 1", "2.0 to 15", "churn floor", "15.0\xa0%", "2 of 12", "mean KL, nats", "0.0123", "night = cat",
         "worse", "looked at 2 times", "may not break: cat and dog", "No slices: file", "wrong before: ship",
-        "Won : lost", "4 : 20", "a baseline does better: full (net +40), the repair +24",
+        "Won : lost", "4 : 20",
     ):  # fmt: skip
         assert part in shown, part
+    assert "full (30 fixed, 6 broken) has more right than the repair (30 fixed, 6 broken)" in " ".join(shown.split())
     beside = 6 + len(result.baselines)  # its caption, frame and rows
     alone = len(printed(replace(result, baselines=result.baselines[:0]).table(), width=80).splitlines())
     assert alone <= 45
     assert len(shown.splitlines()) - alone <= beside + 3  # and what is said of it
     assert shown.split()[-len(result.sentence.split()) :] == result.sentence.split()
+
+
+@pytest.mark.parametrize("name", ["auto", "a-plan-of-my-own-with-a-long-name"])
+def test_baselines_fit_a_terminal_whole(name: str) -> None:
+    found = verified_in_full()
+    big = found.baselines.assign(plan=[name, *found.baselines["plan"][1:]], fixed=12345, broken=1234, net=11111)
+    shown = printed(baselines.grid(replace(found, baselines=big), narrow=True).rich(), width=80)
+    assert [line.rstrip()[-1] for line in shown.splitlines()[1:]].count("│") >= len(big)
+    assert all(line.rstrip()[-1] in "┓┃┩│┘" for line in shown.splitlines()[1:]), shown
+    assert "better" in shown
+    assert "kept none" in shown
+
+
+def test_an_untouched_network_beside_baselines_is_no_repair() -> None:
+    found = verified_in_full()
+    table = found.baselines.assign(kept=["none", "full", *["none"] * (len(found.baselines) - 2)])
+    said = baselines.sentences(replace(found, baselines=table.assign(word=[None, *["better"] * (len(table) - 1)])))
+    assert said[0] == "Beside its baselines, leaving the network as it is is better than full."
+    assert said[1].startswith("What kept the original: cat")
 
 
 def test_verify_shows_what_became_worse_first_and_cuts_the_rest() -> None:

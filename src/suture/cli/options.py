@@ -72,7 +72,7 @@ BaselinesOpt = Annotated[
     typer.Option(
         "--baselines",
         help="Carry out plain repairs too (full fine-tuning, last layer, BatchNorm, groups by lot), which Verify holds "
-        "the repair against.",
+        "the repair against: more than one full fine-tuning on top, beside --budget.",
     ),
 ]
 SuspectsOpt = Annotated[

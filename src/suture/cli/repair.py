@@ -199,7 +199,7 @@ def treat(
     Examples: suture treat run --plan full · suture treat run --plan mine.toml --baselines
     """
     check_plan(plan, model_of(run))
-    from suture.stages.exclude import SUSPECTS
+    from suture.stages.exclusion import SUSPECTS
     from suture.treatments import load_plan, within
 
     exclude = SUSPECTS if exclude_suspects else None

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from suture.case import Case
-from suture.errors import SutureError
+from suture.errors import RunError, SutureError
 from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, canonical_state, load_patch
-from suture.stages.exclude import NOBODY, Exclude, LeftOut, without
+from suture.stages.exclusion import NOBODY, Exclude, LeftOut, without
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
 from suture.training import Checkpoints
@@ -32,12 +33,12 @@ from suture.treatments import (
 )
 from suture.treatments.choice import COLUMNS, NONE
 from suture.treatments.course import is_small
-from suture.treatments.doubts import crops_of, doubts_of
+from suture.treatments.doubts import common_augment, crops_of, doubts_of
 
 TWIN = "twin.safetensors"
 BASELINES = ("bn_recalibrate", "last_layer", "bn_affine", "random_groups", "full")
-BASELINE = ["plan", "kept", "times_full", "seconds", "note"]
-BESIDE = "baseline-"  # before the name of a baseline, in the name of its file
+COLUMNS_BESIDE = ["plan", "kept", "groups", "times_full", "seconds", "note", "result"]
+BASELINE = "baseline-{}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,10 @@ class Treatment(Result, stage="treat", schema=2):
         warnings: what may be wrong with the data.
         patch, undo: the changed tensors, and their old values.
         twin: the patch of the same treatment with the examples in another order, for the churn floor; or None.
-        baselines: a row per baseline that was carried out beside it: plan, kept, times_full (floating-point operations
-            in units of one full fine-tuning by the standard recipe), seconds, note.
-        baseline_patches: their patches by name.
+        baselines: a row per baseline that was carried out beside it: plan, kept, groups (that its patch changes, with
+            commas), times_full (floating-point operations in units of one full fine-tuning by the standard recipe),
+            seconds, note, result (sha256 of the weights that its patch leads to).
+        baseline_patches: by name their patches, or files that hold them: most are as large as the network.
         excluded: how many examples of `repair` and `select` were left out on request.
     """
 
@@ -76,11 +78,11 @@ class Treatment(Result, stage="treat", schema=2):
     account: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     excluded: int = 0
-    baselines: Table = field(default_factory=lambda: pd.DataFrame(columns=BASELINE))
+    baselines: Table = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS_BESIDE))
     patch: Patch = field(repr=False)
     undo: Patch = field(repr=False)
     twin: Patch | None = field(default=None, repr=False)
-    baseline_patches: Mapping[str, Patch] = field(default_factory=dict, repr=False)
+    baseline_patches: Mapping[str, Patch | Path] = field(default_factory=dict, repr=False)
 
     def save_files(self, directory: Path) -> None:
         """Write ``patch.safetensors`` and ``undo.safetensors``, and those of twin and baselines where there are any."""
@@ -88,22 +90,34 @@ class Treatment(Result, stage="treat", schema=2):
         self.undo.save(directory / UNDO)
         if self.twin is not None:
             self.twin.save(directory / TWIN)
-        for name, patch in self.baseline_patches.items():
-            patch.save(directory / f"{BESIDE}{name}.safetensors")
+        for name in self.baseline_patches:
+            path = directory / BASELINE.format(name)
+            if self.baseline_patches[name] != path:
+                self.baseline_patch(name).save(path)
 
     @classmethod
     def load_files(cls, directory: Path) -> dict[str, Any]:
         """Read the patches."""
         twin = directory / TWIN
+        baselines = {name: directory / BASELINE.format(name) for name in BASELINES}
         return {
             "patch": load_patch(directory / PATCH),
             "undo": load_patch(directory / UNDO),
             "twin": load_patch(twin) if twin.exists() else None,
-            "baseline_patches": {
-                path.stem.removeprefix(BESIDE): load_patch(path)
-                for path in sorted(directory.glob(f"{BESIDE}*.safetensors"))
-            },
+            "baseline_patches": {name: path for name, path in baselines.items() if path.exists()},
         }
+
+    def baseline_patch(self, name: str) -> Patch:
+        """What a baseline came to.
+
+        Raises:
+            RunError: its file is gone.
+        """
+        found = self.baseline_patches.get(name)
+        if found is None:
+            file = BASELINE.format(name)
+            raise RunError(f"the patch of the baseline '{name}' is missing ({file}); run with --redo treat --baselines")
+        return load_patch(found) if isinstance(found, Path) else found
 
 
 def treat(
@@ -142,7 +156,7 @@ def treat(
         DataError: an example to exclude is not known, or none would be left.
         InvalidArgumentError: suspects cannot be found: the task gives no probabilities, or cleanlab is not installed.
     """
-    made = _treat(case, where, load_plan(plan, case.protocol), exclude, checkpoints, say, twin=twin)
+    made = _treat(case, where, load_plan(plan, case.protocol), checkpoints, say, without(case, exclude), twin=twin)
     return with_baselines(made, case, where, exclude=exclude, checkpoints=checkpoints, say=say) if baselines else made
 
 
@@ -157,38 +171,53 @@ def with_baselines(
 ) -> Treatment:
     """The treatment and, beside it, what plain repairs make of the same examples, for Verify to compare.
 
-    Each of `BASELINES` is carried out as the preset that it is, with the plan's own augmentation, which belongs to the
-    data; the one that is what the treatment did is left out.
+    Each of `BASELINES` is carried out as the preset that it is, but with the augmentation of the plan's own trainings,
+    which belongs to the data. The one that is what the treatment did is left out, and one that fails changes nothing
+    and says why in its note.
 
     Args:
         treatment: of this case.
         where, exclude, checkpoints, say: as for `treat`; the first two as they were for the treatment.
     """
+    reduced, _ = without(case, exclude)
+    augment = treatment.plan.augment or common_augment(treatment.plan)
+    own = treatment.plan.model_copy(update={"augment": augment})
     made = dict[str, Treatment]()
     for name in BASELINES:
-        plan = PRESETS[name].model_copy(update={"augment": treatment.plan.augment})
-        if plan.model_copy(update={"name": treatment.plan.name}) != treatment.plan:
-            below = checkpoints.below(f"{BESIDE}{name}") if checkpoints else None
-            made[name] = _treat(case, where, plan, exclude, below, say, doubt=False)
-    rows = [[name, each.kept, each.cost.times_full, each.cost.seconds, each.note] for name, each in made.items()]
+        plan = PRESETS[name].model_copy(update={"augment": augment})
+        if plan.model_copy(update={"name": own.name}) == own:
+            continue
+        below = checkpoints.below(BASELINE.format(name)) if checkpoints else None
+        try:
+            made[name] = _treat(reduced, where, plan, below, say)
+        except (SutureError, torch.OutOfMemoryError) as error:
+            made[name] = _untouched(case, plan, f"it failed: {str(error).splitlines()[0]}")
+    rows = [
+        [name, each.kept, ", ".join(each.groups), each.cost.times_full, each.cost.seconds, each.note, each.patch.result]
+        for name, each in made.items()
+    ]
     patches = {name: each.patch for name, each in made.items()}
-    return replace(treatment, baselines=pd.DataFrame(rows, columns=BASELINE), baseline_patches=patches)
+    return replace(treatment, baselines=pd.DataFrame(rows, columns=COLUMNS_BESIDE), baseline_patches=patches)
 
 
 def _treat(
-    case: Case,
+    given: Case,
     where: Localization | Sequence[str],
     plan: Plan,
-    exclude: Exclude | None,
     checkpoints: Checkpoints | None,
     say: Callable[[str], None] | None,
+    reduced: tuple[Case, LeftOut] | None = None,
     *,
     twin: bool = False,
-    doubt: bool = True,
 ) -> Treatment:
+    """Carry out a plan.
+
+    Args:
+        reduced: the case without what is left out, and what to say of that; without it nothing is said of the data.
+    """
+    case, left_out = reduced or (given, NOBODY)
     named = [where] if isinstance(where, str) else where
     flagged = known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
-    given, (case, left_out) = case, without(case, exclude)
     job = Job(
         case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
         case.seed, say=say or (lambda _: None),
@@ -196,9 +225,10 @@ def _treat(
     perfect = isinstance(named, Localization) and not named.n_errors
     # What keeps to a bound asks first whether anything is to be gained; a plan without one does as it is told.
     if (perfect and plan.choose.max_regression is not None) or (plan.how.reads_places and not job.places.parameters):
-        return _untouched(case, plan, _nothing_to_treat(named, case, plan), left_out=left_out)
+        return _untouched(case, plan, _nothing_to_treat(named, case, plan, flagged), left_out=left_out)
     # Of what was given: where labels mean something else altogether, suspects would hide it.
-    doubts = [] if isinstance(plan.how, Nothing) or not doubt else [*doubts_of(given), *crops_of(plan, given)]
+    silent = reduced is None or isinstance(plan.how, Nothing)
+    doubts = [] if silent else [*doubts_of(given), *crops_of(plan, given)]
     doubts += left_out.warnings
     always = case.protocol == "paper"
     if say is not None and (forecast := plan.how.estimate(job)).seconds:
@@ -254,7 +284,7 @@ def _changed(case: Case, patch: Patch) -> list[str]:
     return [group for group in case.groups if group in changed]
 
 
-def _nothing_to_treat(where: Localization | Sequence[str], case: Case, plan: Plan) -> str:
+def _nothing_to_treat(where: Localization | Sequence[str], case: Case, plan: Plan, flagged: Sequence[str]) -> str:
     if isinstance(where, Localization) and not where.n_errors:
         return (
             f"the model makes no error on the {where.n} examples of 'diagnose', so there is nothing to treat; give "
@@ -262,6 +292,8 @@ def _nothing_to_treat(where: Localization | Sequence[str], case: Case, plan: Pla
         )
     if not plan.where.places(case, list(case.groups)).parameters:
         return f"there is nothing in this network that '{plan.name}' treats"
+    if flagged:
+        return f"the flagged groups hold nothing that '{plan.name}' treats"
     return "no group was flagged, so there is nothing to treat"
 
 

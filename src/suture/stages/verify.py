@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from suture.case import Case
 from suture.errors import InvalidArgumentError
 from suture.patch import Patch, load_patch, patched
-from suture.stages.beside import beside_table, no_baselines
+from suture.stages.baselines import baseline_table, no_baselines
 from suture.stages.drift import Drift, measure_drift
 from suture.stages.gallery import CELL, COLUMNS, cells, gallery
 from suture.stages.must_keep import check_kept
@@ -89,7 +89,7 @@ class Verification(Result, stage="verify", schema=1):
         pictures: fixed, broken → (k, h, w, c), in the gallery's order; examples → the same, in theirs.
         looks: how many patches were judged on `verify` in this run, this one included; its baselines are not counted.
         baselines: the treatment and the baselines that were carried out beside it; see
-            `suture.stages.beside.beside_table`.
+            `suture.stages.baselines.baseline_table`.
 
     In the tables p is the exact McNemar p of a row, adjusted the same after Holm's correction for the rows of its
     table, and word says better or worse where adjusted is below 0.05.
@@ -174,6 +174,7 @@ def verify(
     # Whether a stranger's patch was made with these examples, nobody here can say.
     unseen = isinstance(treatment, Treatment)
     seen = several(moves.n, "unseen example" if unseen and not optimistic else "example")
+    beside = baseline_table(case, treatment, before, after) if isinstance(treatment, Treatment) else no_baselines()
     pairs = pair_table(case, before, after)
     chosen, pictures = gallery(case, repaired, before, after)
     examples, drawn = cells(case, repaired, before, after, pairs)
@@ -213,7 +214,7 @@ def verify(
         broken_must_keep=kept.broken,
         gallery=chosen,
         examples=examples,
-        baselines=beside_table(case, treatment, before, after) if isinstance(treatment, Treatment) else no_baselines(),
+        baselines=beside,
         looks=looks,
         pictures=pictures | ({} if drawn is None else {"examples": drawn}),
     )

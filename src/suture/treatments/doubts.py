@@ -44,6 +44,12 @@ def crops_of(plan: Plan, case: Case) -> list[str]:
     return list(dict.fromkeys(filter(None, (augment.doubt(inputs) for augment in _augments(plan)))))
 
 
+def common_augment(plan: Plan) -> Augment | None:
+    """What happens to pictures in all trainings of a plan; None where they differ, or none has pictures to change."""
+    found = list(_augments(plan))
+    return found[0] if found and all(each == found[0] for each in found) else None
+
+
 def _augments(part: BaseModel) -> Iterator[Augment]:
     """What happens to pictures in the trainings of a plan: its own word in place of its recipes'."""
     own = part if isinstance(part, Augment) else getattr(part, "augment", None)
@@ -96,12 +102,12 @@ def _odd_labels(tables: Counts) -> list[int]:
 def _other_names(case: Case, repair: Split, trained_on: Outcomes, failing: Outcomes) -> list[str]:
     """Further examples whose labels went round in a circle, as those of two classes that were swapped.
 
-    Being hard does not do that: most of each class are predicted to be the next of the circle, and not in `diagnose`.
+    Most of each class are predicted to be the next of the circle, and not in `diagnose`. Being hard seldom does that.
     """
     further = ~np.isin(repair.indices, repair.without_extra().indices)
     if trained_on.targets is None or failing.targets is None or not further.any():
         return []
-    taken, elsewhere = _taken_for(trained_on, further), _taken_for(failing, np.ones(len(failing.right), bool))
+    taken, elsewhere = _taken_for(trained_on, further, SURE_OF_ONE), _taken_for(failing, failing.targets >= 0)
     taken = {label: other for label, other in taken.items() if elsewhere.get(label) != other}
     circle = [label for label in taken if _comes_back(label, taken)]
     if not circle:
@@ -114,15 +120,15 @@ def _other_names(case: Case, repair: Split, trained_on: Outcomes, failing: Outco
     ]
 
 
-def _taken_for(outcomes: Outcomes, among: NDArray[np.bool_]) -> dict[int, int]:
-    """Label → another one that clearly more than half of its examples are predicted to be."""
+def _taken_for(outcomes: Outcomes, among: NDArray[np.bool_], level: float = 1.0) -> dict[int, int]:
+    """Label → another one that more than half of its examples are predicted to be, and that with a p below a level."""
     if outcomes.targets is None or outcomes.predictions is None:
         return {}
     labels = [int(label) for label in np.unique(outcomes.targets[among])]
     seen = [np.unique(outcomes.predictions[among & (outcomes.targets == t)], return_counts=True) for t in labels]
     p_values = np.array([binom.sf(n.max() - 1, n.sum(), 0.5) for _, n in seen], float)
-    sure = p_values < SURE_OF_ONE
-    top = {t: int(names[n.argmax()]) for t, (names, n), is_sure in zip(labels, seen, sure, strict=True) if is_sure}
+    most = [2 * n.max() > n.sum() and p < level for (_, n), p in zip(seen, p_values, strict=True)]
+    top = {t: int(names[n.argmax()]) for t, (names, n), is_top in zip(labels, seen, most, strict=True) if is_top}
     return {label: other for label, other in top.items() if label != other}
 
 

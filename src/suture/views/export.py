@@ -8,7 +8,7 @@ from typing import Any
 
 from suture.rundir import STAGES, write_atomic, write_json
 from suture.views import (
-    beside,
+    baselines,
     causes,
     diagnose,
     localize,
@@ -133,7 +133,7 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         v = done.verify
         tables = [
             verify_tables.grid(v),
-            beside.baselines(v),
+            baselines.grid(v),
             verify_tables.drift(v),
             verify_tables.beyond_chance(v),
             verify_tables.targeted(v, done.diagnose),

@@ -13,7 +13,6 @@ from suture.views.render import render
 from suture.views.text import plain
 
 TERMINAL_NAME = 40  # characters of a name in a terminal
-SHORT_NAME = 16
 
 
 class Column(NamedTuple):
@@ -55,10 +54,8 @@ class Grid:
             title=Text(self.caption), caption=Text(self.note) if self.note else None,
             title_justify="left", caption_justify="left", title_style="bold",
         )  # fmt: skip
-        for i, (name, numeric) in enumerate(self.columns):
-            # Short names stay in one piece, whatever else has to fold.
-            least = min(SHORT_NAME, max((len(plain(row[0])) for row in self.rows), default=0)) if i == 0 else None
-            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", min_width=least)
+        for name, numeric in self.columns:
+            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
         for i, row in enumerate(self.rows):
             table.add_row(
                 *(Text(plain(cell, TERMINAL_NAME)) for cell in row), style="bold" if i in self.marked else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from suture.stats import Verdict
-from suture.views import beside
+from suture.views import baselines
 from suture.views.diagnose import summary
 from suture.views.localize_tables import warnings
 from suture.views.render import image
@@ -101,7 +101,7 @@ def caveats(result: Verification) -> list[str]:
     if result.broken_must_keep:
         n = len(result.broken_must_keep)
         found.append(f"{several(n, 'example')} that may not break {'is' if n == 1 else 'are'} broken.")
-    found += [said for said in (harm_elsewhere(result), beside.beaten_by(result)) if said]
+    found += [said for said in (harm_elsewhere(result), baselines.beaten_by(result)) if said]
     if result.looks > 1:
         found.append(f"These examples were looked at {result.looks} times; a verdict is worth most at the first look.")
     return found

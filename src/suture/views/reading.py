@@ -21,6 +21,7 @@ def terms(run: Finished) -> frozenset[str]:
         "verdict": verification is not None,
         "verify": verification is not None,
         "floor": verification is not None and verification.churn_floor is not None,
+        "baselines": verification is not None and len(verification.baselines) > 0,
         "drift": verification is not None and verification.drift is not None,
         "splits": bool(run.case.get("splits")),
     }

@@ -192,20 +192,23 @@ def answering(result: Treatment) -> list[str]:
             "The same treatment was made once more with the examples in another order (treat/twin.safetensors), so "
             "that Verify can tell how much churn is chance."
         )
-    return [*said, *_beside(result)]
+    return [*said, *_baselines(result)]
 
 
-def _beside(result: Treatment) -> list[str]:
-    """Which baselines were carried out too, and why one of them came to nothing."""
+def _baselines(result: Treatment) -> list[str]:
+    """Which baselines were carried out too, which groups were drawn by lot, and why one came to nothing."""
     table = result.baselines
     if not len(table):
         return []
     took = f"{listed(list(map(str, table['plan'])))}, in {seconds(table['seconds'].sum())}"
-    idle = table[table["kept"] == NONE]
-    return [
-        f"Baselines beside it, which Verify holds it against: {took}.",
-        *(f"{plan}: {_sentence(str(note), set())}" for plan, note in zip(idle["plan"], idle["note"], strict=True)),
-    ]
+    said = [f"Baselines beside it, for Verify to hold it against: {took}."]
+    for row in table.to_dict("records"):
+        name, note = str(row["plan"]), str(row["note"])
+        if row["kept"] == NONE:
+            said.append(_sentence(note, {name}) if note.startswith(name) else f"{name}: {_sentence(note, set())}")
+        elif name == "random_groups":
+            said.append(f"{name} treated {row['groups']}.")
+    return said
 
 
 def who_answers(margin: float) -> str:

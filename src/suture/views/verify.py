@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.stats import wilson
-from suture.views import beside
+from suture.views import baselines
 from suture.views.diagnose import attributions
 from suture.views.gallery import cells, galleries, targets
 from suture.views.grid import lines, stacked
@@ -106,7 +106,7 @@ def _most_changed(table: pd.DataFrame, limit: int) -> list[dict[str, Any]]:
 
 def table(result: Verification) -> Table:
     """The numbers that the verdict rests on, what moved beyond chance, and the verdict last; for a terminal."""
-    grids = [grid(result), beside.baselines(result, narrow=True), drift(result), beyond_chance(result)]
+    grids = [grid(result), baselines.grid(result, narrow=True), drift(result), beyond_chance(result)]
     return stacked(
         *(each.rich() for each in grids if each), lines([*remarks(result), *caveats(result), result.sentence])
     )
@@ -138,9 +138,9 @@ def section(result: Verification, diagnosis: Diagnosis | None = None) -> Markup:
         per_slice=per_slice(result),
         drift=drift(result),
         drift_worse=harm_elsewhere(result),
-        baselines=beside.baselines(result),
-        beside=image(lambda: beside.figure(result), _alt_beside(result)) if len(result.baselines) else None,
-        beaten_by=beside.beaten_by(result),
+        baselines=baselines.grid(result),
+        bars=image(lambda: baselines.figure(result), _alt_beside(result)) if len(result.baselines) else None,
+        beaten_by=baselines.beaten_by(result),
         remarks=remarks(result),
         targeted=targeted(result, diagnosis),
         moved=moved(result, diagnosis),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from suture.stats import ALPHA, Verdict, wilson
-from suture.views import beside
+from suture.views import baselines
 from suture.views.diagnose import attributions
 from suture.views.grid import Column, Grid, column
 from suture.views.style import floats
@@ -140,7 +140,7 @@ def remarks(result: Verification) -> list[str]:
     sentences = []
     if counts and not beyond_chance(result):
         sentences.append(f"Of {listed(counts)}, none moved beyond chance (Holm's correction in each table).")
-    sentences += beside.sentences(result)
+    sentences += baselines.sentences(result)
     if result.slices_left_out:
         sentences.append(f"No slices: {listed(result.slices_left_out)} (one value, or too many that are no numbers).")
     if result.wrong_must_keep:
@@ -153,7 +153,7 @@ def caveats(result: Verification) -> list[str]:
     sentences = []
     if result.broken_must_keep:
         sentences.append(f"Broken although they may not break: {listed(result.broken_must_keep)}.")
-    sentences += [said for said in (harm_elsewhere(result), beside.beaten_by(result)) if said]
+    sentences += [said for said in (harm_elsewhere(result), baselines.beaten_by(result)) if said]
     if result.optimistic:
         sentences.append("Optimistic: these examples were diagnosed too.")
     if result.looks > 1:

@@ -20,79 +20,71 @@ if TYPE_CHECKING:
     from suture.stages.verify import Verification
 
 
-def baselines(result: Verification, *, narrow: bool = False) -> Grid:
+def grid(result: Verification, *, narrow: bool = False) -> Grid:
     """The repair and its baselines, a row each; no rows where there are none.
 
     Args:
         narrow: for a terminal, without what the other columns tell.
     """
-    caption = f"The repair and its baselines on the same {several(result.n, 'example')}"
-    if narrow:
-        caption += ". Won: only the repair has them right"
-    columns = [
-        Column("Plan"),
-        *([] if narrow else column("Accuracy")),
-        *column("Fixed : broken"),
-        *([] if narrow else column("Ratio")),
-        *column("Net"),
-        *([] if narrow else column("Regression rate")),
-        *column("× full", "Won : lost", "p"),
-        Column("Repair"),
-    ]
     table = [_cells(row, narrow=narrow) for row in _records(result)]
+    caption = f"The repair and its baselines on the same {several(result.n, 'example')}"
+    marked = frozenset({0} if table else ())
+    if narrow:
+        numbers = column("Fixed : broken", "Net", "× full", "Won : lost")
+        return Grid(caption, [Column("Plan"), *numbers, Column("Repair")], table, marked)
+    numbers = column("Accuracy", "Fixed : broken", "Ratio", "Net", "Regression rate", "× full", "Won : lost", "p")
     note = (
         "× full: computing of all trainings, in full fine-tunings. Won: right with the repair, wrong with the "
         "baseline; lost: the other way round. p: exact McNemar test of that, with Holm's correction."
     )
-    return Grid(caption, columns, table, frozenset({0} if table else ()), note if table and not narrow else "")
+    return Grid(caption, [Column("Plan"), *numbers, Column("Repair")], table, marked, note if table else "")
 
 
 def _cells(row: dict[str, Any], *, narrow: bool) -> list[str]:
-    fixed, broken = int(row["fixed"]), int(row["broken"])
-    wide = [[percent(row["accuracy"])], [ratio(fixed, broken)], [percent(row["regression_rate"])]]
-    accuracy, reduced, regression = ([], [], []) if narrow else wide
+    fixed, broken, spent = int(row["fixed"]), int(row["broken"]), number(row["times_full"], 2)
+    moved = "kept none" if row["kept"] == NONE else f"{count(fixed)} : {count(broken)}"
+    own = pd.isna(row["won"])
+    against, word = ("", "") if own else (f"{count(row['won'])} : {count(row['lost'])}", str(row["word"] or ""))
+    if narrow:
+        return [str(row["plan"]), moved, signed(row["net"]), spent, against, word]
     return [
-        _name(row), *accuracy, f"{count(fixed)} : {count(broken)}", *reduced, signed(row["net"]), *regression,
-        number(row["times_full"], 2), *_against(row),
+        str(row["plan"]), percent(row["accuracy"]), moved, ratio(fixed, broken), signed(row["net"]),
+        percent(row["regression_rate"]), spent, against, "" if own else p_value(row["adjusted"]), word,
     ]  # fmt: skip
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['plan']} (kept none)" if row["kept"] == NONE != row["plan"] else str(row["plan"])
-
-
-def _against(row: dict[str, Any]) -> list[str]:
-    """How the repair does against a baseline; nothing in the repair's own row."""
-    if pd.isna(row["ahead"]):
-        return ["", "", ""]
-    return [f"{count(row['ahead'])} : {count(row['behind'])}", p_value(row["adjusted"]), str(row["word"] or "")]
 
 
 def sentences(result: Verification) -> list[str]:
     """Which baselines the repair beats on the same examples, and from which it cannot be told apart."""
-    others = _records(result)[1:]
-    if not others:
-        return []
+    own, *others = _records(result) or [{}]
     named = {
-        word: [plain(row["plan"]) for row in others if (row["word"] or "") == word]
-        for word in (Verdict.BETTER, "", Verdict.WORSE)
+        word: [plain(row["plan"]) for row in others if (row["word"] or "") == word and row["kept"] != NONE]
+        for word in (Verdict.BETTER, "")
     }
     parts = [
         f"{said} {listed(named[word])}"
         for word, said in ((Verdict.BETTER, "better than"), ("", "not to be told apart from"))
         if named[word]
     ]
-    return [f"Beside its baselines, the repair is {', and '.join(parts)}."] if parts else []
+    what = "leaving the network as it is" if own.get("kept") == NONE else "the repair"
+    idle = [plain(row["plan"]) for row in others if row["kept"] == NONE]
+    return [
+        *([f"Beside its baselines, {what} is {', and '.join(parts)}."] if parts else []),
+        *([f"What kept the original: {listed(idle)}."] if idle else []),
+    ]
 
 
 def beaten_by(result: Verification) -> str:
-    """Baselines that do better beyond chance, which a good verdict does not exclude."""
+    """Baselines that have more right beyond chance, which a good verdict does not exclude."""
     own, *others = _records(result) or [{}]
-    ahead = [row for row in others if row["word"] == Verdict.WORSE]
-    if not ahead:
+    told = [f"{plain(row['plan'])} ({_moved(row)})" for row in others if row["word"] == Verdict.WORSE]
+    if not told:
         return ""
-    told = [f"{plain(row['plan'])} (net {signed(row['net'])})" for row in ahead]
-    return f"On the same examples a baseline does better: {listed(told)}, the repair {signed(own['net'])}."
+    have = "has" if len(told) == 1 else "have"
+    return f"On the same examples {listed(told)} {have} more right than the repair ({_moved(own)})."
+
+
+def _moved(row: dict[str, Any]) -> str:
+    return f"{count(row['fixed'])} fixed, {count(row['broken'])} broken"
 
 
 def figure(result: Verification, ax: Axes | None = None) -> Axes:
@@ -111,7 +103,7 @@ def figure(result: Verification, ax: Axes | None = None) -> Axes:
             label(f"net {signed(net)}"), (reach, place), (5, 0), textcoords="offset points", va="center", color=INK,
             fontsize="small", fontweight="bold" if place == 0 else "normal", annotation_clip=False,
         )  # fmt: skip
-    name_rows(ax, [plain(_name(row), 26) for row in _records(result)])
+    name_rows(ax, [plain(row["plan"], 26) for row in _records(result)])
     dress(ax, title="Fixed and broken, the repair and its baselines", x="examples (broken to the left)")
     ax.xaxis.set_major_formatter(lambda x, _: count(abs(x)))
     ax.locator_params(axis="x", nbins=6, integer=True)

@@ -1,5 +1,6 @@
 """Baselines beside a repair: the same examples, the same rules, one look at `verify`."""
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import suture
+from suture.errors import RunError
 from suture.patch import patched
-from suture.pipeline import Run, run
+from suture.pipeline import run
 from suture.stages.treat import BASELINES
 from suture.stats import holm, mcnemar
-from suture.training import Augment
+from suture.training import Augment, Checkpoints
 from suture.treatments import PRESETS
+from suture.treatments.lastlayer import LastLayer
+from suture.treatments.where import Norms
 from tests import toys
 
 PLAIN = Augment(pad=0, flip=False)
-PLAN = toys.PLAN.model_copy(update={"augment": PLAIN})  # points have no mirror image
+PLAN = toys.PLAN  # whose recipe leaves inputs as they are
 
 
 @cache  # made inside the first test that asks, with its one thread
@@ -52,7 +56,8 @@ def test_each_baseline_is_the_preset_of_its_name(case: suture.Case, treatment: s
     for name in BASELINES:
         alone = suture.treat(case, ["last"], PRESETS[name].model_copy(update={"augment": PLAIN}))
         row = treatment.baselines.set_index("plan").loc[name]
-        assert treatment.baseline_patches[name].result == alone.patch.result, name
+        assert treatment.baseline_patch(name).result == alone.patch.result == row["result"], name
+        assert row["groups"] == ", ".join(alone.groups)
         assert row["kept"] == alone.kept
         assert row["times_full"] == pytest.approx(alone.cost.times_full, nan_ok=True)
     assert treatment.baselines.set_index("plan").loc["full", "times_full"] == pytest.approx(1)
@@ -70,14 +75,14 @@ def test_the_table_counts_what_a_slow_comparison_counts(case: suture.Case, treat
     before = np.array(case.outcomes("verify").right)
     after = right(case, treatment.patch)
     assert list(found["plan"]) == ["short", *BASELINES]
-    assert pd.isna(found["ahead"][0])
+    assert pd.isna(found["won"][0])
     for row in found.to_dict("records")[1:]:
-        theirs = right(case, treatment.baseline_patches[row["plan"]])
+        theirs = right(case, treatment.baseline_patch(row["plan"]))
         assert row["accuracy"] == theirs.mean()
         assert (row["fixed"], row["broken"]) == ((~before & theirs).sum(), (before & ~theirs).sum())
-        assert (row["ahead"], row["behind"]) == ((after & ~theirs).sum(), (~after & theirs).sum())
-        assert row["p"] == pytest.approx(mcnemar(int(row["ahead"]), int(row["behind"])))
-    could = found[1:][found[1:]["ahead"] + found[1:]["behind"] >= 6]
+        assert (row["won"], row["lost"]) == ((after & ~theirs).sum(), (~after & theirs).sum())
+        assert row["p"] == pytest.approx(mcnemar(int(row["won"]), int(row["lost"])))
+    could = found[1:][found[1:]["won"] + found[1:]["lost"] >= 6]
     assert np.allclose(could["adjusted"].astype(float), holm(could["p"].to_numpy(float)))
     said = {row["word"] for row in found.to_dict("records")[1:] if row["adjusted"] >= 0.05}
     assert said <= {""}
@@ -89,7 +94,7 @@ def test_the_word_is_about_the_repair(case: suture.Case, treatment: suture.Treat
     found = suture.verify(case, beside).baselines.set_index("plan")
     assert found.loc["full", "net"] > 0
     assert found.loc["full", "word"] == "worse"
-    assert found.loc["full", "ahead"] == found.loc["full", "broken"]
+    assert found.loc["full", "won"] == found.loc["full", "broken"]
 
 
 def test_a_patch_alone_has_no_baselines(case: suture.Case, treatment: suture.Treatment) -> None:
@@ -124,6 +129,41 @@ def test_what_does_not_suit_the_network_says_so_and_changes_nothing() -> None:
     assert set(found.baselines.set_index("plan").loc[["bn_affine", "bn_recalibrate", "last_layer"], "kept"]) == {"none"}
 
 
+def test_one_that_fails_says_so_and_the_repair_stays(
+    case: suture.Case, treatment: suture.Treatment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Any, job: Any) -> None:
+        raise torch.OutOfMemoryError("no room\nfor it")
+
+    monkeypatch.setattr(LastLayer, "treat", fails)
+    found = suture.treat(case, ["last"], PLAN, baselines=True)
+    assert found.patch.result == treatment.patch.result
+    row = found.baselines.set_index("plan").loc["last_layer"]
+    assert (row["kept"], row["note"]) == ("none", "it failed: no room")
+    assert suture.verify(case, found).baselines.set_index("plan").loc["last_layer", "net"] == 0
+
+
+def test_one_with_losses_that_are_not_finite_has_nothing_right(case: suture.Case, treatment: suture.Treatment) -> None:
+    full = treatment.baseline_patch("full")
+    broken = replace(full, tensors={n: torch.full_like(t, torch.nan) for n, t in full.tensors.items()}, result="")
+    found = suture.verify(case, replace(treatment, baseline_patches={**treatment.baseline_patches, "full": broken}))
+    row = found.baselines.set_index("plan").loc["full"]
+    assert (row["accuracy"], row["fixed"], row["word"]) == (0, 0, "better")
+    assert row["broken"] == found.right_before
+
+
+def test_a_file_that_is_gone_is_named(treatment: suture.Treatment, case: suture.Case, tmp_path: Path) -> None:
+    treatment.save(tmp_path)
+    (tmp_path / "baseline-full.safetensors").unlink()
+    with pytest.raises(RunError, match=r"baseline-full.safetensors\); run with --redo treat --baselines"):
+        suture.verify(case, suture.Treatment.load(tmp_path))
+
+
+def test_groups_that_hold_no_such_place(case: suture.Case) -> None:
+    plan = suture.Plan(name="mine", where=Norms(flagged=True))
+    assert suture.treat(case, ["last"], plan).note == "the flagged groups hold nothing that 'mine' treats"
+
+
 def test_nothing_flagged_is_still_what_is_said_where_the_network_has_such_places(case: suture.Case) -> None:
     assert suture.treat(case, [], "flagged").note == "no group was flagged, so there is nothing to treat"
 
@@ -131,9 +171,12 @@ def test_nothing_flagged_is_still_what_is_said_where_the_network_has_such_places
 def test_saved_and_loaded(treatment: suture.Treatment, case: suture.Case, tmp_path: Path) -> None:
     treatment.save(tmp_path)
     again = suture.Treatment.load(tmp_path)
-    assert {n: p.result for n, p in again.baseline_patches.items()} == {
-        n: p.result for n, p in treatment.baseline_patches.items()
-    }
+    assert all(isinstance(path, Path) for path in again.baseline_patches.values()), "read when they are needed"
+    for name in BASELINES:
+        assert again.baseline_patch(name).result == treatment.baseline_patch(name).result
+    again.save(tmp_path)
+    again.save(tmp_path / "elsewhere")
+    assert suture.Treatment.load(tmp_path / "elsewhere").baseline_patch("full").result == again.baselines["result"][4]
     pd.testing.assert_frame_equal(again.baselines, treatment.baselines)
     proof = suture.verify(case, again)
     proof.save(tmp_path / "verify")
@@ -163,29 +206,57 @@ def test_baselines_are_added_to_a_treatment_that_is_there(tmp_path: Path) -> Non
     assert said == [], "what is there already has more than was asked for"
 
 
+def looks(of: dict[str, Any]) -> int:
+    return int(of["verify"].looks)
+
+
 def test_baselines_are_no_looks_until_one_of_them_is_chosen(tmp_path: Path) -> None:
-    first = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
-    assert first["verify"].looks == 1  # type: ignore[attr-defined]
     full = PRESETS["full"].model_copy(update={"augment": PLAIN})
-    chosen = run(toys.case(), tmp_path / "run", plan=full)
-    assert chosen["verify"].looks == 1 + len(BASELINES)  # type: ignore[attr-defined]
-    assert not list((tmp_path / "run/treat").glob("baseline*")), "those were beside another plan"
-    again = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
-    assert again["verify"].looks == 1  # type: ignore[attr-defined]
+    beside = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
+    assert looks(beside) == 1
+    assert looks(run(toys.case(), tmp_path / "run", plan=PLAN, twin=True)) == 1, "the same patch as before"
+    assert not list((tmp_path / "run/treat").glob("baseline*")), "they were beside another treatment"
+    assert looks(run(toys.case(), tmp_path / "run", plan="ewc")) == 2, "the table has shown nothing of it"
+    assert looks(run(toys.case(), tmp_path / "run", plan=full)) == 2 + len(BASELINES), (
+        "it did well there, and was taken"
+    )
 
 
-def test_stopped_among_the_baselines_the_treatment_is_there_and_the_rest_follows(tmp_path: Path) -> None:
-    undisturbed = run(toys.case(), tmp_path / "a", plan=PLAN, baselines=True)
+def test_what_was_judged_before_stays_a_look_when_it_stands_beside_another(tmp_path: Path) -> None:
+    full = PRESETS["full"].model_copy(update={"augment": PLAIN})
+    assert looks(run(toys.case(), tmp_path / "run", plan=full)) == 1
+    assert looks(run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)) == 2
 
-    def stop(message: str) -> None:
-        if message.startswith("treating by full"):
+
+def test_looks_of_an_older_suture_count(tmp_path: Path) -> None:
+    run(toys.case(), tmp_path / "run", plan=PLAN)
+    path = tmp_path / "run/verify/looks.json"
+    older = json.loads(path.read_text())["judged"]
+    path.write_text(json.dumps(["another", *older]))
+    assert looks(run(toys.case(), tmp_path / "run", plan=PLAN, redo="verify")) == 2
+
+
+def test_stopped_among_the_baselines_no_epoch_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    save = Checkpoints.save
+
+    def counted(self: Checkpoints, epoch: int, *rest: Any) -> None:
+        save(self, epoch, *rest)
+        trained.append(epoch)
+        if len(trained) == stop_after:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(Checkpoints, "save", counted)
+    stop_after = 10**6
+    undisturbed = run(toys.case(), tmp_path / "a", plan=PLAN, baselines=True)["treat"]
+    whole = list(trained)
+    trained.clear()
+    stop_after = len(whole) - 5  # in the last one, `full`
     with pytest.raises(KeyboardInterrupt):
-        run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True, say=stop)
+        run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True)
     kept = suture.Treatment.load(tmp_path / "b/treat")
-    assert kept.patch.result == undisturbed["treat"].patch.result  # type: ignore[attr-defined]
-    assert Run(toys.case(), tmp_path / "b").directory.key("treat") is not None
-    resumed = run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True)
-    for name, patch in undisturbed["treat"].baseline_patches.items():  # type: ignore[attr-defined]
-        assert resumed["treat"].baseline_patches[name].result == patch.result  # type: ignore[attr-defined]
+    assert kept.patch.result == undisturbed.patch.result, "the repair was there before its baselines"  # type: ignore[attr-defined]
+    resumed = run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True)["treat"]
+    assert trained == whole
+    assert list(resumed.baselines["result"]) == list(undisturbed.baselines["result"])  # type: ignore[attr-defined]
+    assert not list((tmp_path / "b/treat").glob("checkpoint*"))
