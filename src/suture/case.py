@@ -92,7 +92,7 @@ class Case:
         if batch_size < 1:
             raise InvalidArgumentError(f"--batch-size must be at least 1, not {batch_size}")
         self.device = pick_device(device)
-        self.model = copy.deepcopy(model).to(self.device).eval()
+        self.model = _copied(model).to(self.device).eval()
         self.groups = grouping.resolve(self.model, groups)
         self.task = load_task(task)
         self.task_name = task if isinstance(task, str) else type(task).__qualname__
@@ -159,6 +159,21 @@ class Case:
         if not kept or len(kept) < len(shown) or len({picture.shape for picture in kept}) > 1:
             return None
         return shrunk(np.stack(kept))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy, so that the user's own model is never touched.
+
+    Raises:
+        InvalidArgumentError: it holds something that no copy can be made of.
+    """
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); in place of nn.utils.weight_norm "
+            "take that of torch.nn.utils.parametrizations, or build the network under torch.no_grad()"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:

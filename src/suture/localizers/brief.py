@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import Judged, Positions, batches_at, judged_at, plain_recurrence, trainable, twin
+from suture.localizers.network import Judged, Positions, batches_at, judged_at, trainable, twin
+from suture.tasks import plain_recurrence
 from suture.training import train
 
 STEPS = 10

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from suture.errors import InvalidArgumentError
 from suture.localizers.brief import depends, drawn
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import plain_recurrence, trainable, twin, unknown
+from suture.localizers.network import trainable, twin, unknown
 from suture.localizers.registry import localizer
 from suture.optimizers import IKFAD
+from suture.tasks import plain_recurrence
 from suture.training import train
 
 STEPS, BATCH_SIZE = 20, 50

@@ -11,8 +11,9 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from suture.localizers.evidence import Evidence
-from suture.localizers.network import Hook, Positions, batches_at, hooked, plain_recurrence
+from suture.localizers.network import Hook, Positions, batches_at, hooked
 from suture.optimizers.base import state_dtype
+from suture.tasks import plain_recurrence
 
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

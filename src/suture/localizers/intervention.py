@@ -24,12 +24,12 @@ from suture.localizers.network import (
     hooked,
     judged_at,
     losses_at,
-    plain_recurrence,
     twin,
     unknown,
 )
 from suture.localizers.registry import localizer
 from suture.optimizers.base import state_dtype
+from suture.tasks import plain_recurrence
 
 FIRST_STEP, GROWTH, LONGEST_STEP = 1e-5, 4.0, 4.0  # in units of the group's norm
 RISE = 1e-6  # relative: a smaller rise of the loss is rounding

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,6 @@ def judged_at(evidence: Evidence, positions: Positions, model: nn.Module) -> Jud
 def losses_at(evidence: Evidence, positions: Positions, model: nn.Module) -> NDArray[np.float64]:
     """(k,) losses of a model at some positions, as in `judged_at`."""
     return judged_at(evidence, positions, model).losses
-
-
-def plain_recurrence(model: nn.Module) -> AbstractContextManager[Any]:
-    """Without cuDNN where a model has recurrent layers: it gives them no gradients in eval mode."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
 
 
 def carriers(model: nn.Module, names: Iterable[str], *, layers: bool = False) -> list[str]:

@@ -140,11 +140,10 @@ def adapter_of(model: nn.Module, patch: Patch, rank: int | None = None) -> Adapt
     old, pairs = base_of(canonical_state(model), patch), {}
     for name, new in patch.tensors.items():
         layer = dict(model.named_modules()).get(name.removesuffix(".weight"))
-        grouped = getattr(layer, "groups", 1) > 1
-        if not name.endswith(".weight") or not isinstance(layer, ADAPTED) or grouped or name in aliases_of(model):
+        if not name.endswith(".weight") or not _adapted(layer) or name in aliases_of(model):
             raise InvalidArgumentError(
-                f"the patch changes {shown(name)}, which is no weight of a Linear or ungrouped convolution layer, so "
-                "it is no adapter; keep the patch"
+                f"the patch changes {shown(name)}, which is no weight of a Linear or plain convolution layer "
+                "(ungrouped, undilated, padded with zeros), so it is no adapter; keep the patch"
             )
         a, b = _factors(old[name], new)
         if rank is not None and len(a) > rank:
@@ -153,6 +152,14 @@ def adapter_of(model: nn.Module, patch: Patch, rank: int | None = None) -> Adapt
             )
         pairs[name] = (a, b, 1.0)
     return Adapter(pairs)
+
+
+def _adapted(layer: nn.Module | None) -> bool:
+    """Whether PEFT's adapter of a layer answers as its merged weight does."""
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        plain = layer.groups == 1 and all(d == 1 for d in layer.dilation) and layer.padding_mode == "zeros"
+        return plain and isinstance(layer, ADAPTED)
+    return isinstance(layer, ADAPTED)
 
 
 def _factors(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,7 +122,7 @@ def _replaced(state: State, patch: Patch, weight: float) -> tuple[dict[str, Tens
 def _mix(old: Tensor, new: Tensor, weight: float) -> Tensor:
     if weight in (0, 1):  # exact at both ends, whatever the arithmetic
         return new if weight else old
-    return torch.lerp(old, new, weight) if old.is_floating_point() else new
+    return torch.lerp(old, new, weight) if old.is_floating_point() or old.is_complex() else new
 
 
 def _check_fit(state: State, patch: Patch) -> None:

@@ -2,7 +2,7 @@
 
 from suture.tasks.base import TASKS, Batch, Examples, Task
 from suture.tasks.classification import Classification
-from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, fetch, forward, to_device
+from suture.tasks.outcomes import Outcomes, batches, collate, evaluate, fetch, forward, plain_recurrence, to_device
 
 __all__ = [
     "TASKS",
@@ -16,5 +16,6 @@ __all__ = [
     "evaluate",
     "fetch",
     "forward",
+    "plain_recurrence",
     "to_device",
 ]

@@ -1,6 +1,7 @@
 """Run a model over examples and keep what happened to each: the pass every stage begins with."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,3 +193,9 @@ def evaluate(
             f"example {int(np.argmin(finite))}); check its weights and the inputs' mean and standard deviation"
         )
     return outcomes
+
+
+def plain_recurrence(model: nn.Module) -> AbstractContextManager[Any]:
+    """Without cuDNN where a model has recurrent layers: it gives them no gradients in eval mode."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()

@@ -19,7 +19,7 @@ from suture.errors import DataError
 from suture.images import ImageFormat
 from suture.progress import track
 from suture.schedules import HybridMomentum
-from suture.tasks import Batch, Examples, Task, fetch, forward, to_device
+from suture.tasks import Batch, Examples, Task, fetch, forward, plain_recurrence, to_device
 from suture.training.augment import Augment
 from suture.training.checkpoints import Checkpoints
 
@@ -99,11 +99,12 @@ def train(
         good = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         mode(model)
         row = {"epoch": epoch, **_hyperparameters(optimizer)}
-        loss, accuracy = _epoch(
-            model, examples, task, optimizer, epoch=epoch, seed=seed, batch_size=batch_size, device=device,
-            augment=augment, image=image, clip=clip, penalty=penalty, on_batch=on_batch, per_epoch=per_epoch,
-        )  # fmt: skip
         try:
+            with plain_recurrence(model):
+                loss, accuracy = _epoch(
+                    model, examples, task, optimizer, epoch=epoch, seed=seed, batch_size=batch_size, device=device,
+                    augment=augment, image=image, clip=clip, penalty=penalty, on_batch=on_batch, per_epoch=per_epoch,
+                )  # fmt: skip
             if loss is None:
                 raise Stop(f"the loss was not finite in epoch {epoch}")
             row |= {"loss": loss, "accuracy": accuracy, "seconds": perf_counter() - begun}
@@ -168,7 +169,7 @@ def _epoch(
         torch.manual_seed(epoch_seed(seed, epoch))  # dropout
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            if len(chosen) == 1 and seen:
+            if len(chosen) == 1 < batch_size and seen:
                 continue  # BatchNorm cannot train on one example; another is left out next epoch
             if on_batch is not None:
                 on_batch(chosen)
@@ -192,6 +193,8 @@ def _step(
     losses = task.losses(outputs, batch)
     verdicts = task.verdicts(outputs, batch)
     loss = losses.mean() if penalty is None else losses.mean() + penalty(model, batch, outputs)
+    if not loss.requires_grad:
+        raise Stop("nothing that is trained reaches the loss")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     trained = [p for group in optimizer.param_groups for p in group["params"]]

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,7 @@ class Arachne(Method):
     """
 
     kind: Literal["arachne"] = "arachne"
+    guarded: ClassVar[bool] = False
     particles: int = Field(100, ge=2, description="particles of the swarm")
     iterations: int = Field(100, ge=1, description="moves of the swarm at most")
     patience: int = Field(10, ge=1, description="moves without a fitter particle after which it stops")

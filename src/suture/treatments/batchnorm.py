@@ -30,6 +30,7 @@ class Recalibrate(Method):
 
     kind: Literal["recalibrate"] = "recalibrate"
     reads_places: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
     batch_size: int = Field(128, ge=2, description="examples whose statistics are taken at a time")
 
     def treat(self, job: Job) -> Treated:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from suture.case import Case
 from suture.localizers.network import carriers, hooked
 from suture.splits import Split
-from suture.tasks import Task, batches, forward
+from suture.tasks import Task, batches, forward, plain_recurrence
 from suture.training.loop import Penalty
 from suture.wording import percent
 
@@ -138,7 +138,8 @@ TIMED = 3  # steps that an estimate is made from
 def freeze_all_but(model: nn.Module, trained: set[str] | frozenset[str]) -> None:
     """Let gradients reach the named parameters and no others."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
+        if parameter.is_floating_point() or parameter.is_complex():  # integers have no gradients
+            parameter.requires_grad_(name in trained)
 
 
 def step_flops(
@@ -168,7 +169,8 @@ def forward_flops(case: Case, split: Split) -> float:
     """Floating-point operations of one forward pass over a split, from those of its first batch."""
     size = min(case.batch_size, len(split))
     batch = next(batches([split[i] for i in range(size)], case.task, case.device, size))
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    # Under inference mode the counter fails on a layer that is given a parameter: it would follow its gradient.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward(copy.deepcopy(case.model).eval(), batch, case.task, f"the examples of '{split.name}'")
     return float(counter.get_total_flops()) / size * len(split)
 
@@ -229,7 +231,7 @@ def _step(
         if case.device.type == "cuda":
             torch.cuda.synchronize(case.device)  # else the clock stops while it still computes
 
-    with torch.enable_grad(), _asked_at(model, trained) if free else nullcontext():
+    with torch.enable_grad(), plain_recurrence(model), _asked_at(model, trained) if free else nullcontext():
         with FlopCounterMode(display=False) as counter:
             once()
         times = []

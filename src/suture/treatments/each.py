@@ -16,6 +16,7 @@ class EachBlock(Method):
 
     kind: Literal["each_block"] = "each_block"
     reads_places: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
     how: AnyMethod = Field(description="what is done to each")
 
     def treat(self, job: Job) -> Treated:

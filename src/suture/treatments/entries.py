@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from suture.case import Case
 from suture.localizers import Evidence, gather
 from suture.localizers.friction import short_training
-from suture.localizers.network import Positions, batches_at, plain_recurrence, trainable, twin
+from suture.localizers.network import Positions, batches_at, trainable, twin
 from suture.registry import Registry
+from suture.tasks import plain_recurrence
 
 Scores = dict[str, Tensor]
 """Parameter → score of its entries, in its shape, on the CPU; empty where nothing can be scored."""

@@ -71,7 +71,9 @@ class FineTune(Method):
     def treat(self, job: Job) -> Treated:
         model = copy.deepcopy(job.model)
         run, cost = fit_places(job, self, model)
-        return Treated({job.name: Candidate(model)} if len(run.history) else {}, run.history, cost, run.stopped)
+        made = copy.deepcopy(job.model)  # what was trained may hold tensors that no copy can be made of
+        made.load_state_dict(model.state_dict())
+        return Treated({job.name: Candidate(made)} if len(run.history) else {}, run.history, cost, run.stopped)
 
     def estimate(self, job: Job) -> Estimate:
         case, trained, n = job.case, job.places.parameters, len(job.examples)

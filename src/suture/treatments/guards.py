@@ -46,7 +46,7 @@ class L2SP(Guard):
 
         def distance(model: nn.Module, batch: Batch, outputs: object) -> Tensor:
             parameters = dict(model.named_parameters())
-            return self.strength / 2 * torch.stack([(parameters[n] - v).square().sum() for n, v in old.items()]).sum()
+            return self.strength / 2 * torch.stack([_square(parameters[n] - v).sum() for n, v in old.items()]).sum()
 
         return distance
 
@@ -67,7 +67,7 @@ class EWC(Guard):
 
         def distance(model: nn.Module, batch: Batch, outputs: object) -> Tensor:
             parameters = dict(model.named_parameters())
-            parts = [(fisher[n] * (parameters[n] - v).square()).sum() for n, v in old.items()]
+            parts = [(fisher[n] * _square(parameters[n] - v)).sum() for n, v in old.items()]
             return self.strength / 2 * torch.stack(parts).sum()
 
         return distance
@@ -156,7 +156,7 @@ class EarlyStop(Guard):
     max_regression: float = Field(0.05, gt=0, lt=1, description="share of what was right in `select`")
 
     def watch(self, job: Job) -> Watch:
-        before = _verdicts(job, job.model)
+        before = _verdicts(job, job.case.model)  # the original, whatever cycle this is
 
         def look(epoch: int, model: nn.Module) -> None:
             try:
@@ -174,6 +174,10 @@ class EarlyStop(Guard):
     def flops(self, job: Job, epochs: int) -> float:
         """A forward pass over `select` before the training and after each epoch."""
         return (1 + epochs) * forward_flops(job.case, job.case.splits["select"])
+
+
+def _square(change: Tensor) -> Tensor:
+    return change.abs().square() if change.is_complex() else change.square()
 
 
 def _verdicts(job: Job, model: nn.Module) -> NDArray[np.bool_]:

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import pandas as pd
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, field_validator
+from torch import Tensor, nn
 
 from suture.treatments.cost import Cost, Estimate
-from suture.treatments.plan import METHODS, Candidate, Job, Method, Plan, Treated, carry_out
+from suture.treatments.plan import METHODS, Candidate, Job, Method, Plan, Treated, carry_out, only_once
 
 
 def mixed(old: nn.Module, new: nn.Module, weight: float) -> nn.Module:
@@ -22,7 +22,7 @@ def mixed(old: nn.Module, new: nn.Module, weight: float) -> nn.Module:
     with torch.no_grad():
         for name, tensor in result.state_dict().items():  # tied tensors come up twice, so nothing moves in place
             end = there[name].to(tensor)
-            tensor.copy_(here[name].lerp(end, weight) if tensor.is_floating_point() else end)
+            tensor.copy_(here[name].lerp(end, weight) if _between(tensor) else end)
     return result
 
 
@@ -31,22 +31,42 @@ def mean(models: Sequence[nn.Module]) -> nn.Module:
     states, result = [model.state_dict() for model in models], copy.deepcopy(models[0])
     with torch.no_grad():
         for name, tensor in result.state_dict().items():
-            if tensor.is_floating_point():
+            if _between(tensor):
                 tensor.copy_(torch.stack([state[name].to(tensor) for state in states]).mean(0))
     return result
 
 
+def _between(tensor: Tensor) -> bool:
+    """Whether there is something between two values."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def furthest(old: nn.Module, treated: Treated) -> nn.Module | None:
+    """The network of a plan that went furthest from the old one; None where it made none, or a route."""
+    made = max(treated.candidates.values(), key=lambda each: each.weight, default=None)
+    return None if made is None or made.margin is not None else mixed(old, made.model, made.weight)
+
+
 @METHODS.register("average")
 class Average(Method):
-    """The mean of the weights that several plans lead to, each at its full weight and with an order of its own."""
+    """The mean of the weights that several plans lead to, each at its highest weight and with an order of its own."""
 
     kind: Literal["average"] = "average"
     reads_places: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
     plans: tuple[Plan, ...] = Field(min_length=2, description="plans, or one plan several times")
+
+    @field_validator("plans")
+    @classmethod
+    def _of_weights(cls, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+        only_once(plans)
+        if routes := [plan.name for plan in plans if plan.how.kind == "route"]:
+            raise ValueError(f"'{routes[0]}' is a route of two networks, which have no mean")
+        return plans
 
     def treat(self, job: Job) -> Treated:
         done = [carry_out(plan, self._turn(job, i)) for i, plan in enumerate(self.plans)]
-        models = [made.model for each in done for made in each.candidates.values() if made.weight == 1]
+        models = [model for each in done if (model := furthest(job.model, each)) is not None]
         stopped = next((each.stopped for each in done if each.stopped), None)
         cost = sum((each.cost for each in done), Cost())
         names = [plan.name for plan in self.plans]

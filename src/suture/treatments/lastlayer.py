@@ -3,7 +3,7 @@
 import copy
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -30,6 +30,7 @@ class LastLayer(Method):
     """
 
     kind: Literal["last_layer"] = "last_layer"
+    guarded: ClassVar[bool] = False
     ridge: float = Field(0.01, ge=0, description="pull towards the old weights, per example")
     steps: int = Field(30, ge=1, description="closed-form steps")
 
@@ -43,6 +44,9 @@ class LastLayer(Method):
             return Treated(
                 {}, pd.DataFrame(), Cost(), "the network does not end in a linear layer of its own with labels"
             )
+        if not any(name.rpartition(".")[0] == path for name in job.places.parameters):
+            why = f"it treats the last layer, '{path}', which is not among the places of '{job.name}'"
+            return Treated({}, pd.DataFrame(), Cost(), why)
         inputs, targets = features
         layer, flops = model.get_submodule(path), counter.get_total_flops()
         with FlopCounterMode(display=False) as counter:
@@ -94,6 +98,16 @@ def shared(model: nn.Module, path: str) -> bool:
     return sum(id(p) in own for _, p in model.named_parameters(remove_duplicate=False)) > len(own)
 
 
+def _is_plain(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
+    """Whether a layer gives x Wᵀ + b and holds W itself: none that normalises, is parametrized or has a hook does."""
+    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+    if weight is None:
+        return False
+    few, given = inputs[:2, None], outputs[:2]
+    expected = (few * weight).sum(-1) + (0 if bias is None else bias)  # no matrix product, which would be counted
+    return torch.allclose(expected, given, rtol=1e-3, atol=1e-3 * float(given.abs().max()))
+
+
 def features_of(job: Job, model: nn.Module, path: str) -> tuple[Tensor, Tensor] | None:
     """(n, d) inputs of the layer and (n,) labels of the repair examples; None where they are something else."""
     case, calls = job.case, list[tuple[Tensor, Any]]()
@@ -108,6 +122,8 @@ def features_of(job: Job, model: nn.Module, path: str) -> tuple[Tensor, Tensor] 
             outputs = case.task.outputs(model, batch)
             labelled = isinstance(batch[1], Tensor) and batch[1].dim() == 1 and not batch[1].is_floating_point()
             if not labelled or len(calls) != 1 or calls[0][1] is not outputs or calls[0][0].dim() != 2:
+                return None
+            if not found and not _is_plain(model.get_submodule(path), *calls[0]):
                 return None
             found.append(calls[0][0])
             labels.append(batch[1])

@@ -12,7 +12,7 @@ Places, methods and guards are registries; one of your own is a class in a file 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pandas as pd
 from pydantic import (
@@ -37,11 +37,13 @@ from suture.training.loop import Penalty
 from suture.treatments.cost import Cost, Estimate
 from suture.wording import percent
 
+ORIGINAL = "none"  # the name of the network as it was, among the candidates
+
 
 class Part(BaseModel):
     """Base of the parts of a plan: frozen, and strict about misspelt fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str = Field("", description="name in its registry")
 
@@ -163,6 +165,8 @@ class Method(Part):
 
     reads_places: ClassVar[bool] = True
     """Whether there is nothing to do where no place is named."""
+    guarded: ClassVar[bool] = True
+    """Whether it is a training that the plan's guards can hold back."""
 
     def treat(self, job: Job) -> Treated:
         """Make candidates; the job's model stays as it is."""
@@ -227,7 +231,7 @@ AnyGuard = Annotated[SerializeAsAny[Guard], BeforeValidator(_reader(GUARDS))]
 class Choice(BaseModel):
     """What may be kept, judged on `select`, and what is best of that (notes on repair, section 7)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_regression: float | None = Field(
         None, gt=0, lt=1, description="largest share of what was right that may break, by its 95 % upper bound"
@@ -250,7 +254,7 @@ class Plan(BaseModel):
     'finetune'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field("custom", description="what the plan is called in results and reports")
     where: AnyWhere = Field(default_factory=lambda: WHERES["flagged"](), description="what is treated")
@@ -276,9 +280,32 @@ class Plan(BaseModel):
     @field_validator("weights")
     @classmethod
     def _between(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < weight <= 1 for weight in weights):
-            raise ValueError("each weight must be above 0 and at most 1")
-        return weights
+        return between(weights)
+
+    @model_validator(mode="after")
+    def _says_what_it_does(self) -> Self:
+        if self.name == ORIGINAL and not isinstance(self.how, Nothing):
+            raise ValueError(f"'{ORIGINAL}' stands for the network as it was; give the plan another name")
+        if self.guards and not self.how.guarded:
+            raise ValueError(
+                f"guards hold back a training, which '{self.how.kind}' is none of; leave them out, or give them to the "
+                "plans inside"
+            )
+        return self
+
+
+def between(weights: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse a weight that leads nowhere or beyond the treated network."""
+    if any(not 0 < weight <= 1 for weight in weights):
+        raise ValueError("each weight must be above 0 and at most 1")
+    return weights
+
+
+def only_once(plans: Iterable[Plan]) -> None:
+    """Refuse plans within a plan that would be gone through several times, which only the outermost is."""
+    for plan in plans:
+        if plan.cycles > 1:
+            raise ValueError(f"'{plan.name}' has cycles, which only the plan around it may have")
 
 
 @METHODS.register("nothing")
@@ -287,6 +314,7 @@ class Nothing(Method):
 
     kind: Literal["nothing"] = "nothing"
     reads_places: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
 
     def treat(self, job: Job) -> Treated:
         return Treated({}, pd.DataFrame(), Cost(), "the plan is to change nothing")

@@ -2,10 +2,12 @@
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,8 +18,8 @@ from suture.training import Checkpoints
 from suture.treatments.choice import NONE, Judge, judge_all
 from suture.treatments.cost import Cost, Estimate
 from suture.treatments.finetune import FineTune
-from suture.treatments.interpolate import histories, mean, mixed
-from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, carry_out
+from suture.treatments.interpolate import furthest, histories, mean
+from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, between, carry_out, only_once
 from suture.treatments.where import Everything
 
 MEAN = "mean"  # of 2, of 3: the mean of the weights of so many plans
@@ -43,11 +45,14 @@ class Search(Method):
 
     kind: Literal["search"] = "search"
     reads_places: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
     plans: tuple[Plan, ...] = Field(min_length=1, description="what is tried, in order of preference")
     most: int | None = Field(
         None, ge=1, description="plans that are tried at most; later ones stand in for those with nothing to treat"
     )
-    weights: tuple[float, ...] = Field((0.7, 0.5, 0.3, 1.0), description="how far to go to each, preferred first")
+    weights: tuple[float, ...] = Field(
+        (0.7, 0.5, 0.3, 1.0), min_length=1, description="how far to go to each, preferred first"
+    )
     choose: Choice = Field(
         Choice(max_regression=0.05, broken_costs=2.0),
         description="by whose broken_costs the better half is told; its other fields say nothing here",
@@ -63,7 +68,13 @@ class Search(Method):
             raise ValueError(f"plans need different names, and none may be called '{MEAN} of …'")
         if any(isinstance(plan.how, Search) for plan in plans):
             raise ValueError("a search holds no other search")
+        only_once(plans)
         return plans
+
+    @field_validator("weights")
+    @classmethod
+    def _between(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        return between(weights)
 
     def treat(self, job: Job) -> Treated:
         with ExitStack() as stack:
@@ -100,8 +111,10 @@ class Search(Method):
         account += said
         finished = {plan.name: carry_out(plan, job) for plan in plans if plan.name in going_on}
         whole = {name: each for name, each in finished.items() if each.candidates}
-        single = {name: each for plan in whole.values() for name, each in plan.candidates.items()}
-        together = self._means(job, whole) if self.mean else {}
+        made = [(plan, name, each) for plan, does in whole.items() for name, each in does.candidates.items()]
+        names = Counter(name for _, name, _ in made)  # blocks are called the same in two plans
+        single = {name if names[name] == 1 else f"{plan}: {name}": each for plan, name, each in made}
+        together = self._means(job, self._in_order(whole, plans)) if self.mean else {}
         account += [
             f"{name} is that of the weights of {_listed(list(whole)[:k])}" for k, name in enumerate(together, 2)
         ]
@@ -112,13 +125,22 @@ class Search(Method):
         again = self.model_copy(update={"plans": went_on, "budget": math.inf}) if went_on else None
         return Treated(candidates, histories({**done, **finished}), cost, stopped, account, again)
 
+    def _in_order(self, whole: Mapping[str, Treated], plans: list[Plan]) -> Mapping[str, Treated]:
+        """What means are made of: where plans were settled before, the first of them that all came to something.
+
+        In cross-fitting 'mean of 2' has to be that of the same two plans as on all of the examples.
+        """
+        if not math.isinf(self.budget):
+            return whole
+        names = list(takewhile(lambda name: name in whole, (plan.name for plan in plans)))
+        return {name: whole[name] for name in names}
+
     @staticmethod
     def _means(job: Job, whole: Mapping[str, Treated]) -> dict[str, Candidate]:
         """The means of the first two plans, of the first three, and so on: uniform soups in order of preference."""
-        firsts = [max(each.candidates.values(), key=lambda made: made.weight) for each in whole.values()]
-        if any(each.margin is not None for each in firsts):
+        models = [model for each in whole.values() if (model := furthest(job.model, each)) is not None]
+        if len(models) < len(whole):
             return {}
-        models = [mixed(job.model, each.model, each.weight) for each in firsts]
         return {f"{MEAN} of {k}": Candidate(mean(models[:k])) for k in range(2, len(models) + 1)}
 
     def _tried(self, job: Job) -> list[Plan]:

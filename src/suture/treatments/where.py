@@ -22,8 +22,9 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def places_of(case: Case, names: Sequence[str] | set[str], masks: Mapping[str, Tensor] | None = None) -> Places:
-    """Places by the names of parameters."""
-    wanted = set(names)
+    """Places by the names of parameters, as far as these can be trained: integers cannot."""
+    numbers = {n for n, p in case.model.named_parameters() if p.is_floating_point() or p.is_complex()}
+    wanted = set(names) & numbers
     groups = [group for group, parameters in case.groups.items() if wanted & set(parameters)]
     return Places(groups, frozenset(wanted), masks or {})
 
@@ -31,7 +32,7 @@ def places_of(case: Case, names: Sequence[str] | set[str], masks: Mapping[str, T
 def groups_at(case: Case, groups: Sequence[str]) -> Places:
     """Places by the names of groups."""
     chosen = known_groups(case.groups, groups)
-    return Places(chosen, frozenset(name for group in chosen for name in case.groups[group]))
+    return places_of(case, {name for group in chosen for name in case.groups[group]})
 
 
 @WHERES.register("flagged")
