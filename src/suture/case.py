@@ -91,6 +91,8 @@ class Case:
             raise InvalidArgumentError(f"no protocol is called '{protocol}'; {suggest(protocol, list(PROTOCOLS))}")
         if batch_size < 1:
             raise InvalidArgumentError(f"--batch-size must be at least 1, not {batch_size}")
+        if not 0 <= seed < 2**63:
+            raise InvalidArgumentError(f"--seed must be at least 0 and below 2^63, not {seed}")
         self.device = pick_device(device)
         self.model = _copied(model).to(self.device).eval()
         self.groups = grouping.resolve(self.model, groups)

@@ -40,6 +40,8 @@ def claimed(directory: RunDir, case: Case, asked: Asked | None = None) -> Iterat
         try:
             if not directory.case_file.exists():
                 _describe(directory, case, asked)
+            else:
+                _note_new_places(directory, asked)
             yield
         except Exception as error:
             if fresh and directory.key("localize") is None:
@@ -50,6 +52,13 @@ def claimed(directory: RunDir, case: Case, asked: Asked | None = None) -> Iterat
             else:
                 directory.log(f"stopped: {error}")
             raise
+
+
+def _note_new_places(directory: RunDir, asked: Asked | None) -> None:
+    """Files that were moved are the same files: later commands are to find them where they are now."""
+    stored, now = read_json(directory.case_file), asked.model_dump(mode="json") if asked else None
+    if now is not None and stored.get("asked") not in (None, now):
+        write_json(directory.case_file, stored | {"asked": now})
 
 
 def refuse_strangers(path: Path) -> None:
@@ -75,7 +84,7 @@ def asked_in(directory: RunDir) -> Asked:
     """
     if not directory.case_file.is_file():
         raise RunError(f"{directory.path} is no run directory: it has no case.json; make one with suture run")
-    stored = read_json(directory.case_file)
+    stored = _stored(directory)
     asked = stored.get("asked") if isinstance(stored, dict) else stored
     if asked is None:
         raise RunError(f"{directory.path} was made from Python; continue there with suture.run(case, out=…)")
@@ -83,6 +92,21 @@ def asked_in(directory: RunDir) -> Asked:
         return Asked.model_validate(asked)
     except ValueError as error:
         raise RunError(f"{directory.case_file} is damaged; make the run again in a new directory") from error
+
+
+def _stored(directory: RunDir) -> Any:
+    """What ``case.json`` says.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return read_json(directory.case_file)
+    except RunError as error:
+        raise RunError(
+            f"{directory.case_file} is damaged, so nobody can tell what was run there; make the run again in a new "
+            "directory (patches in this one can still be used)"
+        ) from error
 
 
 def _identity(case: Case, asked: Asked | None) -> dict[str, Any]:
@@ -111,7 +135,7 @@ def refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> Non
     """
     if not directory.case_file.exists():
         return
-    stored, own = read_json(directory.case_file), _identity(case, asked)
+    stored, own = _stored(directory), _identity(case, asked)
     kept = stored.get("identity", {}) if isinstance(stored, dict) else {}
     different = [part for part, value in own.items() if kept.get(part) != value]
     if different:

@@ -16,8 +16,9 @@ from suture.causes.label_errors import find_label_issues
 from suture.claim import asked_in, claimed, refuse_other_case
 from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.history import History, load_history
+from suture.patch import apply, canonical_state
 from suture.registry import suggest
-from suture.rundir import LOOKS, STAGES, RunDir, fingerprint, read_json, write_json
+from suture.rundir import LOOKS, MADE_FROM, STAGES, RunDir, fingerprint, read_json, write_json
 from suture.splits import SPLITS
 from suture.stages.diagnose import ASKED, Diagnosis, diagnose
 from suture.stages.drift import Drift, untouched_examples
@@ -154,6 +155,7 @@ class Run:
             untouched, must_keep: as for `suture.verify`.
         """
         treatment = self._needed("treat", Treatment)
+        apply(canonical_state(self.case.model), treatment.patch)  # a stored verdict is of the patch as it was made
         examples = untouched_examples(self.case, untouched) if untouched is not None else None
         judged = self._judged(treatment.patch.base, treatment.patch.result)
         others = [self._judged(treatment.patch.base, str(result)) for result in treatment.baselines["result"]]
@@ -187,13 +189,21 @@ class Run:
         """Which patches `verify` has judged, and which it has shown beside one."""
         path = self.directory.stage("verify") / LOOKS
         found = read_json(path) if path.exists() else []
-        return found if isinstance(found, dict) else {"judged": list(found), "beside": []}
+        found = found if isinstance(found, dict) else {"judged": found}
+        return {name: list(found.get(name) or []) for name in ("judged", "beside")}
 
     def _measured_before(self) -> Drift | None:
         """The drift of a finished Verify, which is of the patch that Treat left: another treatment forgets it."""
         with suppress(MissingFileError, RunError):  # there is none, or it can no longer be read
             return Verification.load(self.directory.stage("verify")).drift
         return None
+
+    def stored(self, name: str) -> Result | None:
+        """What a stage found, whatever it was asked; None where it is not finished, or what it read is not."""
+        before = [earlier for earlier, readers in MADE_FROM.items() if name in readers]
+        if any(self.directory.key(each) is None for each in (*before, name)):
+            return None
+        return RESULTS[name].load(self.directory.stage(name))
 
     def report(self) -> Path:
         """Write ``report.html``."""
@@ -204,8 +214,8 @@ class Run:
             return kind.load(self.directory.stage(name))
         self._tell(f"{name} …")
         result = do()
-        self.directory.forget(name)
-        self.directory.clear(name)
+        self.directory.drop(name)
+        kind.clear(self.directory.stage(name))
         result.save(self.directory.stage(name), key)
         self.directory.log(f"{name} done")
         return result
@@ -267,6 +277,10 @@ def run(
         RunError: the directory belongs to another case, or another process works in it.
     """
     check_stages(until, redo)
+    if until and redo and STAGES.index(redo) > STAGES.index(until):
+        raise InvalidArgumentError(f"--redo {redo} lies behind --until {until}, so it would be lost and not made again")
+    if redo == "scan" and history is None:
+        raise InvalidArgumentError("--redo scan needs --history, the training log that is scanned")
     plan = load_plan(plan, case.protocol)
     if isinstance(plan.where, Groups):
         known_groups(case.groups, plan.where.names)

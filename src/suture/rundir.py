@@ -19,10 +19,12 @@ from pydantic import BaseModel, ValidationError
 
 from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.registry import suggest
+from suture.wording import plain
 
 M = TypeVar("M", bound=BaseModel)
 
 STAGES = ("scan", "localize", "diagnose", "treat", "verify")
+MADE_FROM = {"localize": ("diagnose", "treat", "verify"), "treat": ("verify",)}  # stage → those that read its result
 RESULT = "result.json"
 LOOKS = "looks.json"  # which patches were judged on verify
 
@@ -168,7 +170,10 @@ class RunDir:
     def stored(self, name: str) -> dict[str, Any] | None:
         """What a stage's ``result.json`` says, or None when the stage has not been finished."""
         path = self.stage(name) / RESULT
-        return read_json(path) if path.exists() else None
+        found = read_json(path) if path.exists() else None
+        if found is not None and not isinstance(found, dict):
+            raise RunError(f"{path} is no result of suture; run with --redo {name}")
+        return found
 
     def key(self, name: str) -> str | None:
         """What a finished stage was made from, as a fingerprint; None when it is not finished."""
@@ -180,18 +185,17 @@ class RunDir:
         for later in STAGES[STAGES.index(name) :]:
             (self.stage(later) / RESULT).unlink(missing_ok=True)
 
-    def clear(self, name: str) -> None:
-        """Delete what an earlier answer left in a stage's directory; checkpoints and the list of looks stay."""
-        for path in self.stage(name).glob("*"):
-            if path.is_file() and path.name != LOOKS and not path.name.startswith("checkpoint-"):
-                path.unlink()
+    def drop(self, name: str) -> None:
+        """Make a stage unfinished, and those that are made from it."""
+        for each in (name, *MADE_FROM.get(name, ())):
+            (self.stage(each) / RESULT).unlink(missing_ok=True)
 
     def log(self, message: str) -> None:
         """Append a line with the time, in UTC, to ``log.txt``."""
         self.path.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with open(self.path / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{now} {message}\n")
+            log.write(f"{now} {plain(message)}\n")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -509,7 +509,35 @@ def test_a_run_made_from_python(suture: Suture, finished: Path) -> None:
 
 def test_a_case_file_torn_apart(suture: Suture, finished: Path) -> None:
     (finished / "case.json").write_text('{"asked": ')
-    refused(suture("diagnose", finished), "case.json is not readable as JSON")
+    for command in (("diagnose", finished), ("verify", finished)):
+        refused(suture(*command), "case.json is damaged, so nobody can tell")
+
+
+@pytest.mark.parametrize("stage", ["localize", "verify"])
+def test_a_result_that_is_no_result(suture: Suture, finished: Path, stage: str) -> None:
+    (finished / stage / "result.json").write_text("[1]")
+    refused(suture("report", finished), f"is no result of suture; run with --redo {stage}")
+    if stage == "verify":
+        refused(suture("verify", finished), f"is no result of suture; run with --redo {stage}")
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_seeds_that_are_none(suture: Suture, toy: Toy, tmp_path: Path, seed: str) -> None:
+    refused(suture(*toy.run(tmp_path / "run", "--seed", seed)), "--seed")
+
+
+def test_redo_of_what_is_not_reached_again(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+    refused(suture(*toy.run(tmp_path / "run", "--redo", "verify", "--until", "treat")), "lies behind --until treat")
+    refused(suture(*toy.run(tmp_path / "run", "--redo", "scan")), "--redo scan needs --history")
+
+
+def test_names_cannot_steer_a_terminal(suture: Suture, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "gold.txt").write_text("x\x1b]0;OWNED\x07\x1b[31mred\n")
+    answer = suture("verify", finished, "--must-keep", tmp_path / "gold.txt")
+    assert answer.code == 2
+    assert "OWNED" in answer.error
+    assert "\x1b" not in answer.err
+    assert "\x07" not in answer.err
 
 
 # Patches

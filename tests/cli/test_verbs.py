@@ -293,6 +293,45 @@ def test_memory_bounds_no_result(suture: Suture, toy: Toy, finished: Path, tmp_p
     assert bounded["flagged"] == free["flagged"]
 
 
+def test_what_another_stage_found_stays(suture: Suture, toy: Toy, finished: Path) -> None:
+    kept = {stage: (finished / stage / "result.json").read_bytes() for stage in ("localize", "treat", "verify")}
+    assert suture("scan", finished, "--history", toy.log).code == 0
+    assert suture("diagnose", finished, "--causes", "1").code == 0
+    assert suture("localize", finished, "--export", "json").code == 0
+    assert {stage: (finished / stage / "result.json").read_bytes() for stage in kept} == kept
+
+
+def test_a_stage_without_options_shows_what_was_asked(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+    words = toy.run(tmp_path / "run", "--until", "localize", "--rule", "first")
+    assert suture(*words).code == 0
+    asked = (tmp_path / "run/localize/result.json").read_bytes()
+    assert suture("localize", tmp_path / "run").code == 0
+    assert (tmp_path / "run/localize/result.json").read_bytes() == asked
+    assert suture("localize", tmp_path / "run", "--rule", "top_1").code == 0
+    assert (tmp_path / "run/localize/result.json").read_bytes() != asked
+
+
+def test_files_of_others_in_a_stage_s_folder_stay(suture: Suture, finished: Path) -> None:
+    for name in ("notes.txt", "repaired.safetensors", "mine.csv", "report.html"):
+        (finished / "treat" / name).write_text("mine")
+    assert suture("treat", finished, "--plan", "none").code == 0
+    assert {path.name for path in (finished / "treat").iterdir()} >= {
+        "notes.txt", "repaired.safetensors", "mine.csv", "report.html",
+    }  # fmt: skip
+    assert not (finished / "treat/history.csv").exists(), "what the other plan left is gone"
+
+
+def test_a_run_goes_on_where_its_files_were_moved(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+    assert suture(*toy.run(tmp_path / "run")).code == 0
+    moved = tmp_path / "moved.safetensors"
+    words = list(map(str, toy.run(tmp_path / "run")))
+    old = Path(words[words.index("--weights") + 1])
+    moved.write_bytes(old.read_bytes())
+    words[words.index("--weights") + 1] = str(moved)
+    assert suture(*words).code == 0
+    assert json.loads((tmp_path / "run/case.json").read_text())["asked"]["weights"] == str(moved)
+
+
 def test_another_plan_is_another_treatment(suture: Suture, finished: Path) -> None:
     assert suture("treat", finished, "--plan", "none").code == 0
     assert result(finished, "treat")["kept"] == "none"

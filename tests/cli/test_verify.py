@@ -6,6 +6,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from suture.wording import percent
 from tests import toys
@@ -328,12 +331,38 @@ def test_a_run_writes_its_gates_as_junit_even_where_it_was_finished_before(
     assert answer.error == "error: " + cases(failed)["regression rate at most 0"]
 
 
-def test_a_run_that_stops_before_its_verdict_has_no_gates(suture: Suture, toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gate", "value"),
+    [("--junit", "gate.xml"), ("--require", "better"), ("--max-regression", "0.05"), ("--must-keep", "gold.txt")],
+)
+def test_a_run_that_stops_before_its_verdict_has_no_gates(
+    suture: Suture, toy: Toy, tmp_path: Path, gate: str, value: str
+) -> None:
     words = toy.run(tmp_path / "run", "--until", "treat")
-    answer = suture(*words, "--junit", tmp_path / "gate.xml")
+    answer = suture(*words, gate, tmp_path / value if "." in value and value[0] != "0" else value)
     assert answer.code == 2
-    assert "--junit shows the verdict, which --until treat does not reach" in answer.error
+    assert f"{gate} asks for a verdict, which --until treat does not reach" in answer.error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_an_earlier_gate_does_not_outlive_a_run_without_a_verdict(
+    suture: Suture, finished: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate.xml"
+    assert suture("verify", finished, "--junit", gate).code == 0
+    assert gate.exists()
+    assert suture("verify", finished, "--untouched", tmp_path / "nowhere", "--junit", gate).code == 2
+    assert not gate.exists()
+
+
+def test_a_patch_that_was_changed_afterwards_has_no_verdict(suture: Suture, finished: Path) -> None:
+    path = finished / "treat/patch.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: torch.zeros_like(t) for name, t in load_file(path).items()}, path, metadata)
+    answer = suture("verify", finished, "--require", "better")
+    assert answer.code == 2
+    assert "it was changed after it was made" in answer.error
 
 
 def test_bad_input_writes_no_junit(suture: Suture, finished: Path, tmp_path: Path) -> None:

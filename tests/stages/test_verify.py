@@ -20,6 +20,7 @@ from suture.stages.must_keep import read_must_keep
 from suture.stages.subsets import pair_table, slices_of
 from suture.stats import Verdict, flips, mcnemar
 from suture.tasks import Outcomes
+from suture.views.verify_tables import caveats
 from tests import toys
 
 Pairs = Sequence[Any]
@@ -67,6 +68,16 @@ def test_the_ratio_has_an_interval_that_json_can_hold(
     found.save(tmp_path)
     assert json.loads((tmp_path / "result.json").read_text())["ratio_interval"]["high"] is None
     assert suture.Verification.load(tmp_path).ratio_interval == found.ratio_interval
+
+
+def test_a_class_that_is_missing_from_the_folders_is_said_beside_the_verdict() -> None:
+    pairs = [(x, y) for x, y in toys.points(90, seed=2) if y < 2]
+    case = suture.Case(toys.network(), verify=pairs, classes=["cat", "owl"])
+    found = suture.verify(case, Patch({}, case.weights_sha256, case.weights_sha256))
+    (said,) = found.warnings
+    assert said.startswith("the network tells 3 classes and the data has 2: labels are numbered by the names")
+    assert any("The network tells 3 classes" in line for line in caveats(found))
+    assert suture.verify(toys.case(), Patch({}, toys.case().weights_sha256, toys.case().weights_sha256)).warnings == []
 
 
 def test_an_empty_patch_can_break_nothing_however_few_examples_there_are() -> None:

@@ -16,6 +16,7 @@ import typer
 from suture.cli import help as help_panel
 from suture.cli import patches, repair, research, training
 from suture.errors import SutureError
+from suture.wording import plain
 
 INTERRUPTED = "interrupted; the same command continues where it stopped"
 
@@ -99,7 +100,7 @@ def _run(arguments: list[str]) -> int:
 
 def _warning(message: Warning | str, *_: object, **__: object) -> str:
     """A line of its own, without the place in the code."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"warning: {plain(message)}\n"
 
 
 def _sentence(error: Any) -> str:
@@ -109,6 +110,6 @@ def _sentence(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())
+    line = plain(message)
     sys.stderr.write(f"{'error: ' if code != 130 else ''}{line}\n")
     return code

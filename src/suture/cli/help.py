@@ -1,6 +1,7 @@
 """Help: the demo, and what is installed."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -50,8 +51,8 @@ def demo(
     weights, history, plan = (out / "model" / n for n in ("weights.safetensors", "history.csv", "plan.toml"))
     mean, std = FORMAT.mean[0], FORMAT.std[0]
     typer.echo(
-        f"  suture run --model suture.demo:network --weights {weights} --data suture.demo:photographed "
-        f"--mean {mean} --std {std} --plan {plan} --history {history} --out {out}",
+        f"  suture run --model suture.demo:network --weights {quote(str(weights))} --data suture.demo:photographed "
+        f"--mean {mean} --std {std} --plan {quote(str(plan))} --history {quote(str(history))} --out {quote(str(out))}",
         err=True,
     )
     prepare(out / "model")

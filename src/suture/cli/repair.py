@@ -27,8 +27,9 @@ from suture.cli.options import (
     WeightsOpt,
 )
 from suture.cli.patches import report_patch
-from suture.cli.verify import check_require, gate, verify, write_junit
+from suture.cli.verify import check_require, forget_junit, gate, verify, write_junit
 from suture.cli.words import check_names, check_plan, groups_of, memory_of, model_of, names, numbers
+from suture.wording import plain
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
 
@@ -82,7 +83,7 @@ def run(
     history: Annotated[
         str | None, typer.Option("--history", help="Training log (CSV with lr, momentum) for Scan.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")] = 42,
     device: Annotated[str, typer.Option("--device", help="auto takes a GPU if there is one.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples per evaluation step.")] = 128,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to do.")] = None,
@@ -115,8 +116,10 @@ def run(
     memory = memory_of("--max-memory", max_memory)
     if until == "scan" and history is None:
         raise InvalidArgumentError("--until scan needs --history, the training log that is scanned")
-    if junit is not None and until not in (None, "verify"):
-        raise InvalidArgumentError(f"--junit shows the verdict, which --until {until} does not reach")
+    asking = {"--junit": junit, "--require": require, "--max-regression": max_regression, "--must-keep": must_keep}
+    if until not in (None, "verify") and (given := [name for name, value in asking.items() if value is not None]):
+        raise InvalidArgumentError(f"{given[0]} asks for a verdict, which --until {until} does not reach")
+    forget_junit(junit)
     kept = read_must_keep(must_keep) if must_keep is not None else None
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify,
@@ -164,9 +167,12 @@ def localize(
         raise InvalidArgumentError(f"no export is called '{export}'; {suggest(export, list(FILES))}")
     if out is not None and export is None:
         raise InvalidArgumentError("--out goes with --export, which writes the file")
+    asked_for_nothing = (localizers, rule, max_memory) == ("default", "default", None)
     this, result = _staged(
         run,
-        lambda this: this.localize(names(localizers), rule, memory),
+        lambda this: (
+            (this.stored("localize") if asked_for_nothing else None) or this.localize(names(localizers), rule, memory)
+        ),
         check=lambda: check_names(localizers, rule),
     )
     if export is not None:
@@ -182,7 +188,8 @@ def diagnose(run: RunArg, causes: CausesOpt = None, debug: DebugOpt = False) -> 
 
     Example: suture diagnose run --causes 8
     """
-    _stage(run, lambda this: this.diagnose(causes))
+    stored = causes is None  # what was found stays as it was asked for
+    _stage(run, lambda this: (this.stored("diagnose") if stored else None) or this.diagnose(causes))
 
 
 def treat(
@@ -288,7 +295,7 @@ def _staged(path: Any, do: Any, check: Any = None) -> Any:
 
 
 def _say(message: str) -> None:
-    typer.echo(message, err=True)
+    typer.echo(plain(message), err=True)
 
 
 def _print(table: Any) -> None:

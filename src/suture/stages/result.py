@@ -72,6 +72,7 @@ class Result:
     stage: ClassVar[str]
     schema: ClassVar[int]
     in_files: ClassVar[tuple[str, ...]] = ("pictures",)  # fields that do not go to result.json
+    further_files: ClassVar[tuple[str, ...]] = ()  # files that are called otherwise than fields
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
     def __init_subclass__(cls, *, stage: str, schema: int, **rest: Any) -> None:
@@ -106,6 +107,8 @@ class Result:
         """
         directory = Path(directory)
         data = read_json(directory / RESULT)
+        if not isinstance(data, dict):
+            raise RunError(f"{directory / RESULT} is no result of suture; run with --redo {cls.stage}")
         if data.get("schema", 0) > cls.schema:
             raise RunError(f"{directory / RESULT} was written by a newer suture; upgrade with pip install -U suture")
         try:
@@ -123,6 +126,15 @@ class Result:
     def from_older(cls, data: dict[str, Any]) -> dict[str, Any]:
         """What an older schema says, in the terms of this one; the same unless a subclass knows better."""
         return data
+
+    @classmethod
+    def clear(cls, directory: Path) -> None:
+        """Delete what an earlier result of this kind left in a directory, and nothing else that lies there."""
+        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        for path in directory.glob("*"):
+            mine = path.name == RESULT or (path.suffix in (".csv", ".safetensors") and path.stem in names)
+            if path.is_file() and (mine or path.name in cls.further_files):
+                path.unlink()
 
     def save_files(self, directory: Path) -> None:
         """Write the fields that are not JSON: here arrays by name, a file per field, where there are some."""

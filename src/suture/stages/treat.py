@@ -66,6 +66,7 @@ class Treatment(Result, stage="treat", schema=2):
     """
 
     in_files = ("patch", "undo", "twin", "baseline_patches")
+    further_files = tuple(map(BASELINE.format, BASELINES))
 
     plan: Plan
     kept: str

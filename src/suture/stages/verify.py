@@ -34,6 +34,7 @@ from suture.stats import (
     wilson,
 )
 from suture.tasks import Outcomes
+from suture.treatments.doubts import missing_folders
 from suture.wording import several
 
 
@@ -88,6 +89,7 @@ class Verification(Result, stage="verify", schema=1):
             class, predicted class, and the rest as in the gallery.
         pictures: fixed, broken → (k, h, w, c), in the gallery's order; examples → the same, in theirs.
         looks: how many patches were judged on `verify` in this run, this one included; its baselines are not counted.
+        warnings: what may be wrong with the examples, so that nothing here means what it says.
         baselines: the treatment and the baselines that were carried out beside it; see
             `suture.stages.baselines.baseline_table`.
 
@@ -127,6 +129,7 @@ class Verification(Result, stage="verify", schema=1):
     broken_must_keep: list[str] = field(default_factory=list)
     examples: Table = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, *COLUMNS]))
     baselines: Table = field(default_factory=no_baselines)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def right_before(self) -> int:
@@ -215,6 +218,7 @@ def verify(
         gallery=chosen,
         examples=examples,
         baselines=beside,
+        warnings=missing_folders(case, "verify"),
         looks=looks,
         pictures=pictures | ({} if drawn is None else {"examples": drawn}),
     )

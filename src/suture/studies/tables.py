@@ -19,7 +19,7 @@ from suture.stats import ALPHA, wilson
 from suture.studies.cells import Row
 from suture.studies.grid import Shown
 from suture.views.grid import escaped
-from suture.views.text import plain
+from suture.wording import plain
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ NAMED = 3  # classes that are named in a sentence
 def doubts_of(case: Case) -> list[str]:
     """Sentences on the repair examples, none where they look sound."""
     repair = case.splits["repair"]
-    found = [*_missing_folders(case), *_contradictions(case)]
+    found = [*missing_folders(case, "repair"), *_contradictions(case)]
     failing, trained_on = case.outcomes("diagnose"), case.outcomes("repair")
     found += [*_missing_classes(case, repair, failing), *_other_names(case, repair, trained_on, failing)]
     tables = _by_label(repair, trained_on, failing)
@@ -161,12 +161,12 @@ def _other_labels(case: Case, odd: Counts) -> str:
     )
 
 
-def _missing_folders(case: Case) -> list[str]:
+def missing_folders(case: Case, split: str) -> list[str]:
     """Fewer classes in the data than the network has: labels are numbered by name, so a missing one shifts them."""
     if not case.classes or not hasattr(case.task, "probabilities"):
         return []
     with torch.inference_mode():
-        batch = next(batches(case.splits["repair"].only([0]), case.task, case.device, 1))
+        batch = next(batches(case.splits[split].only([0]), case.task, case.device, 1))
         outputs = case.task.probabilities(case.task.outputs(case.model, batch), batch).shape[-1]
     if outputs == len(case.classes):
         return []

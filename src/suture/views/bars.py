@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from suture.views.text import plain
+from suture.wording import plain
 
 PARTS = " ▏▎▍▌▋▊▉"  # eighths of a letter
 WIDTH = 32  # letters of the longest bar

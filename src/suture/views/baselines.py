@@ -11,8 +11,8 @@ from suture.stats import Verdict
 from suture.treatments.choice import NONE
 from suture.views.grid import Column, Grid, column
 from suture.views.style import BLUE, INK, VERMILLION, dress, floats, label, legend, name_rows, rows
-from suture.views.text import count, listed, number, p_value, percent, plain, ratio, signed
-from suture.wording import several
+from suture.views.text import count, listed, number, p_value, percent, ratio, signed
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ import numpy as np
 from suture.causes.ranking import NAMED_FROM
 from suture.views.grid import Column, Grid, column
 from suture.views.style import BLUE, INK, VERMILLION, axes, dress, label, sentence
-from suture.views.text import NOTHING, count, known, number, p_value, percent, plain
-from suture.wording import several
+from suture.views.text import NOTHING, count, known, number, p_value, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

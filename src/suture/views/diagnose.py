@@ -12,8 +12,8 @@ from suture.views import causes, slices, suspects
 from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.render import image, render, standalone, thumbnail
 from suture.views.style import BLUE, INK, MOST, VERMILLION, dress, floats, label, legend, name_rows, rows, sentence
-from suture.views.text import NOTHING, count, known, listed, number, p_value, plain
-from suture.wording import several
+from suture.views.text import NOTHING, count, known, listed, number, p_value
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from suture.views.render import render
-from suture.views.text import plain
+from suture.wording import plain
 
 TERMINAL_NAME = 40  # characters of a name in a terminal
 

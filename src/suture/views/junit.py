@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from suture.views.checks import checks
-from suture.views.text import plain
 from suture.views.verify_tables import caveats, said_of
+from suture.wording import plain
 
 if TYPE_CHECKING:
     from suture.stages.verify import Verification

@@ -35,8 +35,8 @@ from suture.views.style import (
     rows,
     sentence,
 )
-from suture.views.text import NOTHING, count, known, listed, number, percent, plain
-from suture.wording import several
+from suture.views.text import NOTHING, count, known, listed, number, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     import pandas as pd

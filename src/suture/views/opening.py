@@ -10,10 +10,10 @@ from suture.views.diagnose import summary
 from suture.views.localize_tables import warnings
 from suture.views.render import image
 from suture.views.style import BLUE, FAINT, INK, MUTED, VERMILLION, axes, label, name_rows
-from suture.views.text import count, listed, percent, plain
+from suture.views.text import count, listed, percent
 from suture.views.verify import headline
 from suture.views.verify_tables import harm_elsewhere, said_of
-from suture.wording import several
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -95,7 +95,7 @@ def _top(localization: Localization) -> str:
 
 def caveats(result: Verification) -> list[str]:
     """What to hold against the verdict, in short; the section on Verify says more."""
-    found = []
+    found = [f"{text[:1].upper()}{text[1:]}." for text in result.warnings]
     if result.optimistic:
         found.append("Optimistic: these examples were diagnosed too (protocol paper), so they are not unseen.")
     if result.broken_must_keep:

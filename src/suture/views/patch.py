@@ -14,8 +14,8 @@ from suture.views.bars import Bar, bars
 from suture.views.grid import Column, Grid, column, escaped, lines, stacked
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, INK, MOST, dress, floats, label, name_rows, rows, sentence
-from suture.views.text import NOTHING, count, known, listed, number, percent, plain
-from suture.wording import several
+from suture.views.text import NOTHING, count, known, listed, number, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable

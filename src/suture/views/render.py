@@ -14,7 +14,7 @@ from PIL import Image
 
 from suture.views import text
 from suture.views.style import svg
-from suture.wording import several
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,4 +76,4 @@ def _environment() -> jinja2.Environment:
 
 def _finalize(value: Any) -> Any:
     """What stands in a template, made safe; HTML that was escaped already stays."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else text.plain(value)
+    return value if isinstance(value, Markup) or not isinstance(value, str) else plain(value)

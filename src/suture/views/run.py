@@ -12,7 +12,8 @@ from suture.stages.scan import Scan
 from suture.stages.treat import Treatment
 from suture.stages.verify import Verification
 from suture.views.grid import Column, Grid
-from suture.views.text import count, plain
+from suture.views.text import count
+from suture.wording import plain
 
 DATA = ("data", "diagnose", "repair", "verify")  # options that name data
 

@@ -22,12 +22,11 @@ from suture.views.text import (
     number,
     p_value,
     percent,
-    plain,
     ratio,
     seconds,
     signed,
 )
-from suture.wording import several
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

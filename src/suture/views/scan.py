@@ -14,8 +14,8 @@ from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.render import image, render, standalone
 from suture.views.scan_tables import by_epoch, findings, milestones, motion, motion_in_two
 from suture.views.style import BLUE, FAINT, GREEN, INK, MUTED, VERMILLION, axes, dress, epochs, floats, legend, sentence
-from suture.views.text import count, number, percent, plain
-from suture.wording import several
+from suture.views.text import count, number, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from suture.curves import period
 from suture.physics import Regime
 from suture.views.grid import Column, Grid, column
 from suture.views.style import floats
-from suture.views.text import NOTHING, count, listed, number, percent, plain
-from suture.wording import several
+from suture.views.text import NOTHING, count, listed, number, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     import pandas as pd

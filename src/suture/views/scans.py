@@ -27,7 +27,8 @@ from suture.views.style import (
     legend,
     sentence,
 )
-from suture.views.text import NOTHING, count, percent, plain
+from suture.views.text import NOTHING, count, percent
+from suture.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,8 +21,7 @@ from suture.views import (
     verify_tables,
 )
 from suture.views.grid import lines, stacked
-from suture.views.text import plain
-from suture.wording import several
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from suture.views.grid import Column, Grid, column
 from suture.views.render import thumbnail
-from suture.views.text import count, known, number, p_value, percent, plain
-from suture.wording import several
+from suture.views.text import count, known, number, p_value, percent
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from suture.stages.diagnose import Diagnosis

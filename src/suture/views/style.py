@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from suture.views.text import plain
+from suture.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from suture.views.grid import Column, Grid, column
 from suture.views.render import thumbnail
-from suture.views.text import count, known, listed, percent, plain
+from suture.views.text import count, known, listed, percent
+from suture.wording import plain
 
 if TYPE_CHECKING:
     from suture.stages.diagnose import Diagnosis

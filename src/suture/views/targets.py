@@ -16,8 +16,8 @@ from torch import nn
 from suture.errors import InvalidArgumentError
 from suture.registry import suggest
 from suture.stages.localize import Localization
-from suture.views.text import listed, plain
-from suture.wording import several
+from suture.views.text import listed
+from suture.wording import plain, several
 
 # What LoRA can be put on: by name, since Hugging Face's Conv1D comes from a package that need not be here.
 ADAPTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Embedding", "Conv1D")

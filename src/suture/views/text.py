@@ -1,30 +1,14 @@
 """Numbers and foreign strings as text: the same in the terminal, on the page and in figures."""
 
 import math
-import re
 from typing import Any
 
 from suture import wording
+from suture.wording import plain
 
 NOTHING = "–"  # what stands where no value is known
 
-# Control characters would make an SVG invalid and could steer a terminal; lone surrogates cannot be written
-# as UTF-8; bidirectional overrides let a name rearrange the sentence it stands in.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def plain(thing: object, limit: int | None = None) -> str:
-    """A foreign string on one line, without characters that act; shortened in the middle beyond `limit`.
-
-    >>> plain("a\\nb"), plain("abcdefghij", 5)
-    ('a b', 'ab…ij')
-    """
-    text = _UNSAFE.sub("\ufffd", re.sub(r"[\t\r\n]+", " ", str(thing)))
-    if limit is None or len(text) <= limit:
-        return text
-    head = limit // 2
-    return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
 
 
 def known(value: Any) -> bool:

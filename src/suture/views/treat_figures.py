@@ -25,8 +25,9 @@ from suture.views.style import (
     label,
     sentence,
 )
-from suture.views.text import count, percent, plain
+from suture.views.text import count, percent
 from suture.views.treat_tables import candidates
+from suture.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from suture.treatments import STANDARD, Plan
 from suture.treatments.choice import NONE
 from suture.views.grid import Column, Grid, column
-from suture.views.text import NOTHING, count, flops, known, listed, number, percent, plain, seconds, signed
-from suture.wording import several
+from suture.views.text import NOTHING, count, flops, known, listed, number, percent, seconds, signed
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     from suture.stages.treat import Treatment

@@ -14,7 +14,7 @@ from suture.views.grid import lines, stacked
 from suture.views.matrix import matrix, note, views
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
-from suture.views.text import count, listed, p_value, percent, plain, points, ratio, signed
+from suture.views.text import count, listed, p_value, percent, points, ratio, signed
 from suture.views.verify_tables import (
     beyond_chance,
     caveats,
@@ -32,7 +32,7 @@ from suture.views.verify_tables import (
     said,
     targeted,
 )
-from suture.wording import several
+from suture.wording import plain, several
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -150,7 +150,7 @@ def remarks(result: Verification) -> list[str]:
 
 def caveats(result: Verification) -> list[str]:
     """What to hold against the verdict."""
-    sentences = []
+    sentences = [f"{text[:1].upper()}{text[1:]}." for text in result.warnings]
     if result.broken_must_keep:
         sentences.append(f"Broken although they may not break: {listed(result.broken_must_keep)}.")
     sentences += [said for said in (harm_elsewhere(result), baselines.beaten_by(result)) if said]
