@@ -141,6 +141,36 @@ def test_the_source_of_a_file_follows_its_content(code: Callable[..., str]) -> N
     assert source_of("torch.nn:Linear") == "torch.nn:Linear"
 
 
+def test_the_source_of_a_file_includes_what_it_imports_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("width = 2")
+    (tmp_path / "unrelated.py").write_text("width = 2")
+    (tmp_path / "model.py").write_text("import beside_it\ndef net(): import later_on; return beside_it.width")
+    (tmp_path / "later_on.py").write_text("")
+    spec = f"{tmp_path / 'model.py'}:net"
+    told = {}
+    load_object(spec)
+    told["first"] = source_of(spec)
+    (tmp_path / "unrelated.py").write_text("width = 3")
+    assert source_of(spec) == told["first"]
+    (tmp_path / "beside_it.py").write_text("width = 3")
+    told["beside"] = source_of(spec)
+    refused(InvalidArgumentError, lambda: load_model(spec), "gave int")
+    told["called"] = source_of(spec)
+    (tmp_path / "later_on.py").write_text("x = 1")
+    told["later"] = source_of(spec)
+    assert len(set(told.values())) == 4
+
+
+def test_the_source_of_a_module_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_module_of_mine.py").write_text("x = 1")
+    load_object("a_module_of_mine:x")
+    first = source_of("a_module_of_mine:x")
+    (tmp_path / "a_module_of_mine.py").write_text("x = 2")
+    assert source_of("a_module_of_mine:x") != first
+    assert source_of("suture.demo:network") == "suture.demo:network"
+
+
 # Models
 
 

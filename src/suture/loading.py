@@ -24,8 +24,10 @@ from suture.rundir import fingerprint
 from suture.tasks import TASKS, Task
 from suture.weights import load_checkpoint, load_weights
 
+PACKAGES = "-packages"  # site- or dist-: where installed code lies
 T = TypeVar("T")
 _LOADED: dict[tuple[Path, bytes], ModuleType] = {}  # by path and text
+_BESIDE: dict[Path, set[Path]] = {}  # file of a stranger's code → files of its folder that it imported
 
 
 def load_object(spec: str) -> Any:
@@ -50,9 +52,29 @@ def load_object(spec: str) -> Any:
 
 
 def source_of(spec: str) -> str:
-    """A fingerprint of the code that a spec names, for files; the spec itself for installed modules."""
-    where = Path(spec.rpartition(":")[0])
-    return fingerprint(where.read_text()) if where.suffix == ".py" and where.is_file() else spec
+    """A fingerprint of the code that a spec names and of what that imported from its own folder.
+
+    The spec itself for installed modules, whose version is not looked at.
+    """
+    own = _file_of(spec.rpartition(":")[0])
+    if own is None or not own.is_file():
+        return spec
+    return fingerprint(*(path.read_text() for path in (own, *sorted(_BESIDE.get(own, ())))))
+
+
+def _file_of(where: str) -> Path | None:
+    """The file of some code, named as a file or as a module that was imported; None for installed ones."""
+    if where.endswith(".py"):
+        return Path(where).resolve()
+    file = getattr(sys.modules.get(where), "__file__", None)
+    if file is None or where.split(".")[0] == "suture":
+        return None
+    installed = PACKAGES in file or _is_below(file, sys.base_prefix)
+    return None if installed else Path(file).resolve()
+
+
+def _is_below(file: str, folder: str) -> bool:
+    return Path(folder).resolve() in Path(file).resolve().parents
 
 
 def _load_file(path: str) -> ModuleType:
@@ -79,6 +101,7 @@ def _guarded(doing: str, where: str, do: Callable[[], T]) -> T:
     """Run a stranger's code: it may import its neighbours, and whatever it raises becomes one sentence."""
     neighbours = [str(Path(where).resolve().parent)] if where.endswith(".py") else []
     sys.path[:0] = neighbours
+    before = set(sys.modules)
     try:
         return do()
     except SutureError:
@@ -86,9 +109,23 @@ def _guarded(doing: str, where: str, do: Callable[[], T]) -> T:
     except (Exception, SystemExit) as error:  # a script without a main guard may well exit
         raise InvalidArgumentError(f"{doing} failed: {type(error).__name__}: {error}") from error
     finally:
+        _note_imports(where, before)
         for folder in neighbours:
             if folder in sys.path:
                 sys.path.remove(folder)
+
+
+def _note_imports(where: str, before: set[str]) -> None:
+    """Remember what code brought in from its own folder, which belongs to it as if it stood in the same file."""
+    own = _file_of(where)
+    if own is None:
+        return
+    folder, found = str(own.parent), set[Path]()
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.endswith(".py") and PACKAGES not in file and _is_below(file, folder):
+            found.add(Path(file).resolve())
+    _BESIDE.setdefault(own, set()).update(found - {own})
 
 
 def load_model(model: str | Callable[[], nn.Module] | nn.Module, weights: str | Path | None = None) -> nn.Module:
