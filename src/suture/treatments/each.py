@@ -16,7 +16,6 @@ class EachBlock(Method):
 
     kind: Literal["each_block"] = "each_block"
     reads_places: ClassVar[bool] = False
-    guarded: ClassVar[bool] = False
     how: AnyMethod = Field(description="what is done to each")
 
     def treat(self, job: Job) -> Treated:
@@ -34,4 +33,4 @@ class EachBlock(Method):
 
     def _plans(self, job: Job) -> list[Plan]:
         blocks = Blocks().chosen(job.case, job.flagged)
-        return [Plan(name=block, where=Blocks(names=(block,)), how=self.how) for block in blocks]
+        return [Plan(name=block, where=Blocks(names=(block,)), how=self.how, guards=job.guards) for block in blocks]
