@@ -91,8 +91,8 @@ def test_they_are_treated_and_the_patch_does_what_was_judged(name: str, plan: st
     moves = {row["candidate"]: row for row in found.tried.to_dict("records")}[found.kept]
     select = case.splits["select"]
     before, after = (case.outcomes(select, m).right for m in (case.model, suture.patched(case.model, found.patch)))
-    if len(select) == found.patch.metrics["judged_on"]:
-        assert (~before & after).sum() == moves["fixed"]
+    assert len(select) == found.patch.metrics["judged_on"]
+    assert ((~before & after).sum(), (before & ~after).sum()) == (moves["fixed"], moves["broken"])
 
 
 def test_half_way_is_half_way_for_complex_weights_too() -> None:

@@ -10,7 +10,7 @@ import torch
 import suture
 from suture.errors import InvalidArgumentError
 from suture.tasks import Classification
-from suture.training import Recipe, train
+from suture.training import Recipe, Stop, train
 from suture.treatments import PRESETS, Plan, load_plan
 from suture.treatments.each import EachBlock
 from suture.treatments.guards import L2SP, EarlyStop
@@ -77,11 +77,11 @@ def test_early_stop_counts_from_the_original_in_every_cycle() -> None:
     case, later = toys.case(), toys.untrained()
     watch = EarlyStop(max_regression=0.05).watch(replace(jobs.job(case), model=later))
     watch(1, case.model)  # the original breaks nothing of what it had right itself
-    with pytest.raises(Exception, match="in 'select', more than"):
+    with pytest.raises(Stop, match="in 'select', more than"):
         watch(1, later)
 
 
-def test_an_average_takes_one_network_of_each_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_average_takes_one_network_of_each_plan() -> None:
     case = toys.case()
     half = FLAGGED.model_copy(update={"weights": (0.3, 0.5)})
     job = jobs.job(case, flagged=("last",))

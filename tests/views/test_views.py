@@ -431,6 +431,8 @@ def test_an_untouched_network_beside_baselines_is_no_repair() -> None:
     said = baselines.sentences(replace(found, baselines=table.assign(word=[None, *["better"] * (len(table) - 1)])))
     assert said[0] == "Beside its baselines, leaving the network as it is is better than full."
     assert said[1].startswith("What kept the original: cat")
+    worse = replace(found, baselines=table.assign(word=[None, *["worse"] * (len(table) - 1)]))
+    assert "more right than leaving the network as it is (30 fixed" in baselines.beaten_by(worse)
 
 
 def test_verify_shows_what_became_worse_first_and_cuts_the_rest() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from suture.stats import Verdict
 from suture.treatments.choice import NONE
-from suture.views.grid import Column, Grid, column
+from suture.views.grid import Column, Grid, column, records
 from suture.views.style import BLUE, INK, VERMILLION, dress, floats, label, legend, name_rows, rows
 from suture.views.text import count, listed, number, p_value, percent, ratio, signed
 from suture.wording import plain, several
@@ -26,7 +26,7 @@ def grid(result: Verification, *, narrow: bool = False) -> Grid:
     Args:
         narrow: for a terminal, without what the other columns tell.
     """
-    table = [_cells(row, narrow=narrow) for row in _records(result)]
+    table = [_cells(row, narrow=narrow) for row in records(result.baselines)]
     caption = f"The repair and its baselines on the same {several(result.n, 'example')}"
     marked = frozenset({0} if table else ())
     if narrow:
@@ -55,7 +55,7 @@ def _cells(row: dict[str, Any], *, narrow: bool) -> list[str]:
 
 def sentences(result: Verification) -> list[str]:
     """Which baselines the repair beats on the same examples, and from which it cannot be told apart."""
-    own, *others = _records(result) or [{}]
+    own, *others = records(result.baselines) or [{}]
     named = {
         word: [plain(row["plan"]) for row in others if (row["word"] or "") == word and row["kept"] != NONE]
         for word in (Verdict.BETTER, "")
@@ -65,22 +65,26 @@ def sentences(result: Verification) -> list[str]:
         for word, said in ((Verdict.BETTER, "better than"), ("", "not to be told apart from"))
         if named[word]
     ]
-    what = "leaving the network as it is" if own.get("kept") == NONE else "the repair"
     idle = [plain(row["plan"]) for row in others if row["kept"] == NONE]
     return [
-        *([f"Beside its baselines, {what} is {', and '.join(parts)}."] if parts else []),
+        *([f"Beside its baselines, {_what(own)} is {', and '.join(parts)}."] if parts else []),
         *([f"What kept the original: {listed(idle)}."] if idle else []),
     ]
 
 
 def beaten_by(result: Verification) -> str:
     """Baselines that have more right beyond chance, which a good verdict does not exclude."""
-    own, *others = _records(result) or [{}]
+    own, *others = records(result.baselines) or [{}]
     told = [f"{plain(row['plan'])} ({_moved(row)})" for row in others if row["word"] == Verdict.WORSE]
     if not told:
         return ""
     have = "has" if len(told) == 1 else "have"
-    return f"On the same examples {listed(told)} {have} more right than the repair ({_moved(own)})."
+    return f"On the same examples {listed(told)} {have} more right than {_what(own)} ({_moved(own)})."
+
+
+def _what(own: dict[str, Any]) -> str:
+    """What the baselines stand beside: an empty patch is no repair."""
+    return "leaving the network as it is" if own.get("kept") == NONE else "the repair"
 
 
 def _moved(row: dict[str, Any]) -> str:
@@ -103,14 +107,10 @@ def figure(result: Verification, ax: Axes | None = None) -> Axes:
             label(f"net {signed(net)}"), (reach, place), (5, 0), textcoords="offset points", va="center", color=INK,
             fontsize="small", fontweight="bold" if place == 0 else "normal", annotation_clip=False,
         )  # fmt: skip
-    name_rows(ax, [plain(row["plan"], 26) for row in _records(result)])
+    name_rows(ax, [plain(row["plan"], 26) for row in records(result.baselines)])
     dress(ax, title="Fixed and broken, the repair and its baselines", x="examples (broken to the left)")
     ax.xaxis.set_major_formatter(lambda x, _: count(abs(x)))
     ax.locator_params(axis="x", nbins=6, integer=True)
     ax.margins(x=0.16)
     legend(ax)
     return ax
-
-
-def _records(result: Verification) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in result.baselines.to_dict("records")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from suture.views.grid import records
 from suture.views.render import thumbnail
 from suture.views.text import count, known, percent, signed
-from suture.views.verify_tables import records, said
+from suture.views.verify_tables import said
 from suture.wording import plain
 
 if TYPE_CHECKING:

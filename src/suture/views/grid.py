@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
@@ -73,6 +74,11 @@ class Grid:
         lines.append(_pipes(["---:" if numeric else "---" for _, numeric in self.columns], raw=True))
         lines += [_pipes(row) for row in self.rows]
         return "\n".join([*lines, *(["", escaped(self.note)] if self.note else []), ""])
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows by column name."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def lines(sentences: list[str]) -> Table:

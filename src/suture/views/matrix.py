@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from suture.views.grid import records
 from suture.views.text import count, known, signed
-from suture.views.verify_tables import records
 from suture.wording import several
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from suture.stats import wilson
 from suture.views import baselines
 from suture.views.diagnose import attributions
 from suture.views.gallery import cells, galleries, targets
-from suture.views.grid import lines, stacked
+from suture.views.grid import lines, records, stacked
 from suture.views.matrix import matrix, note, views
 from suture.views.render import image, render, standalone
 from suture.views.style import BLUE, MUTED, VERMILLION, dress, legend, name_rows, rows
@@ -27,7 +27,6 @@ from suture.views.verify_tables import (
     pairs_sentence,
     per_class,
     per_slice,
-    records,
     remarks,
     said,
     targeted,

@@ -10,7 +10,7 @@ import pandas as pd
 from suture.stats import ALPHA, Verdict, wilson
 from suture.views import baselines
 from suture.views.diagnose import attributions
-from suture.views.grid import Column, Grid, column
+from suture.views.grid import Column, Grid, column, records
 from suture.views.style import floats
 from suture.views.text import count, listed, number, p_value, percent, points, ratio, signed
 from suture.wording import several
@@ -114,11 +114,6 @@ def beyond_chance(result: Verification) -> Grid:
     columns = [Column("What"), Column("Kind"), *column("Before", "After"), *TESTED]
     more = f"{NOTED} of {len(found)}; the CSV files in verify/ have all." if len(found) > NOTED else ""
     return Grid("What moved beyond chance", columns, [row for *_, row in found[:NOTED]], note=more)
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows by column name."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def said(row: dict[str, Any]) -> str:
