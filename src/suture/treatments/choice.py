@@ -17,10 +17,10 @@ from suture.stats import flips, upper_bound
 from suture.tasks import batches, forward
 from suture.treatments.cost import Cost, forward_flops
 from suture.treatments.interpolate import mixed
-from suture.treatments.plan import Candidate, Choice
+from suture.treatments.plan import ORIGINAL, Candidate, Choice
 
 COLUMNS = ["candidate", "weight", "fixed", "broken", "net", "bound", "allowed", "score", "ahead"]
-NONE = "none"
+NONE = ORIGINAL
 
 
 def judge_all(candidates: Mapping[str, Candidate], choice: Choice, judge: "Judge") -> pd.DataFrame:

@@ -22,7 +22,7 @@ def mixed(old: nn.Module, new: nn.Module, weight: float) -> nn.Module:
     with torch.no_grad():
         for name, tensor in result.state_dict().items():  # tied tensors come up twice, so nothing moves in place
             end = there[name].to(tensor)
-            tensor.copy_(here[name].lerp(end, weight) if _between(tensor) else end)
+            tensor.copy_(here[name].lerp(end, weight) if _is_mixable(tensor) else end)
     return result
 
 
@@ -31,12 +31,12 @@ def mean(models: Sequence[nn.Module]) -> nn.Module:
     states, result = [model.state_dict() for model in models], copy.deepcopy(models[0])
     with torch.no_grad():
         for name, tensor in result.state_dict().items():
-            if _between(tensor):
+            if _is_mixable(tensor):
                 tensor.copy_(torch.stack([state[name].to(tensor) for state in states]).mean(0))
     return result
 
 
-def _between(tensor: Tensor) -> bool:
+def _is_mixable(tensor: Tensor) -> bool:
     """Whether there is something between two values."""
     return tensor.is_floating_point() or tensor.is_complex()
 

@@ -280,7 +280,7 @@ class Plan(BaseModel):
     @field_validator("weights")
     @classmethod
     def _between(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
-        return between(weights)
+        return checked_weights(weights)
 
     @model_validator(mode="after")
     def _says_what_it_does(self) -> Self:
@@ -294,7 +294,7 @@ class Plan(BaseModel):
         return self
 
 
-def between(weights: tuple[float, ...]) -> tuple[float, ...]:
+def checked_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse a weight that leads nowhere or beyond the treated network."""
     if any(not 0 < weight <= 1 for weight in weights):
         raise ValueError("each weight must be above 0 and at most 1")

@@ -19,7 +19,18 @@ from suture.treatments.choice import NONE, Judge, judge_all
 from suture.treatments.cost import Cost, Estimate
 from suture.treatments.finetune import FineTune
 from suture.treatments.interpolate import furthest, histories, mean
-from suture.treatments.plan import METHODS, Candidate, Choice, Job, Method, Plan, Treated, between, carry_out, only_once
+from suture.treatments.plan import (
+    METHODS,
+    Candidate,
+    Choice,
+    Job,
+    Method,
+    Plan,
+    Treated,
+    carry_out,
+    checked_weights,
+    only_once,
+)
 from suture.treatments.where import Everything
 
 MEAN = "mean"  # of 2, of 3: the mean of the weights of so many plans
@@ -74,7 +85,7 @@ class Search(Method):
     @field_validator("weights")
     @classmethod
     def _between(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
-        return between(weights)
+        return checked_weights(weights)
 
     def treat(self, job: Job) -> Treated:
         with ExitStack() as stack:
