@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 
 class RootParameters(nn.Module):
@@ -142,6 +143,31 @@ class Recurrent(nn.Module):
         return self.head(self.recur(x.reshape(-1, 2, 2))[0][:, -1])
 
 
+class TimeFirst(nn.Module):
+    """A recurrent layer whose input and states have the examples behind their first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recur = nn.GRU(2, 5, num_layers=2)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.reshape(-1, 2, 2).transpose(0, 1)
+        return self.head(self.recur(steps, x.new_zeros(2, len(x), 5))[0][-1])
+
+
+class Parametrized(nn.Module):
+    """Weights made of other parameters, of as many rows as there may be examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = parametrizations.weight_norm(nn.Linear(4, 3))
+        self.head = parametrizations.spectral_norm(nn.Linear(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.gelu(self.body(x)))
+
+
 class Attention(nn.Module):
     """Attention, whose output projection is never called as a module."""
 
@@ -161,7 +187,8 @@ class Attention(nn.Module):
 ZOO: dict[str, Callable[[], nn.Module]] = {
     cls.__name__.lower(): cls
     for cls in (
-        RootParameters, Tied, Reused, Unused, Nested, Norms, Affineless, Frozen, Convolutions, Recurrent, Attention,
+        RootParameters, Tied, Reused, Unused, Nested, Norms, Affineless, Frozen, Convolutions, Recurrent, TimeFirst,
+        Parametrized, Attention,
     )
 }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Hessian and GGN in full, entry by entry from torch.autograd.functional, for networks of a few hundred parameters."""
 
+from unittest import mock
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -15,8 +17,15 @@ def _flat(model: nn.Module, names: list[str]) -> tuple[Tensor, list[torch.Size]]
 def _logits(model: nn.Module, names: list[str], shapes: list[torch.Size], x: Tensor, flat: Tensor) -> Tensor:
     pieces = flat.split([shape.numel() for shape in shapes])
     values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
-    with sdpa_kernel(SDPBackend.MATH):
+    # The fused weight norm has a wrong second derivative.
+    with sdpa_kernel(SDPBackend.MATH), mock.patch.object(torch, "_weight_norm", _weight_norm):
         return functional_call(model, values, (x,), tie_weights=True)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int) -> Tensor:
+    rows = v.movedim(dim, 0)
+    lengths = rows.flatten(1).square().sum(1).sqrt().view(-1, *[1] * (v.dim() - 1))
+    return (rows / lengths * g.movedim(dim, 0)).movedim(0, dim)
 
 
 def hessian(model: nn.Module, x: Tensor, y: Tensor, names: list[str]) -> Tensor:

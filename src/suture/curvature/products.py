@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from suture.errors import InvalidArgumentError
 
@@ -19,9 +20,19 @@ Product = Callable[[Vectors], Vectors]
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Gradients on, and attention by kernels whose backward pass has a derivative itself."""
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    """Gradients on, and attention and weight norm by functions whose backward pass has the right derivative itself."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _UnfusedWeightNorm():
         yield
+
+
+class _UnfusedWeightNorm(TorchFunctionMode):
+    """Weight norm by its formula: the second derivative of torch's fused kernel for it is wrong (seen in 2.14)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._weight_norm:
+            return func(*args, **(kwargs or {}))
+        v, g, dim = args if len(args) == 3 else (*args, (kwargs or {}).get("dim", 0))
+        return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 def hessian_product(loss: Tensor, parameters: Sequence[Tensor]) -> Product:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from suture.errors import InvalidArgumentError
 from suture.gradients import attention, conv, embedding, linear, norm  # the rules register themselves
 from suture.gradients.factors import Factor
-from suture.gradients.fallback import own_gradients
+from suture.gradients.fallback import apart, own_gradients
 from suture.gradients.rules import Rule, find_rule
 
 RULED = (attention, conv, embedding, linear, norm)
@@ -218,7 +218,10 @@ def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Facto
 def layout_of(call: Call, n: int) -> str | None:
     """Where the examples of a call are; None when the call does not have them apart."""
     if call.layer.rule is None:
-        return "first" if all(n in grad.shape[:2] for grad in call.dy.values()) else None
+        if any(n not in grad.shape[:2] for grad in call.dy.values()):
+            return None
+        shapes = {place: tuple(grad.narrow(_axis(grad, n), 0, 1).shape) for place, grad in call.dy.items()}
+        return "first" if apart(call.layer.module, call.args, call.kwargs, shapes, n) else None
     shape = call.dy[0].shape
     if shape[0] == n:
         return "first"

@@ -12,6 +12,32 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from suture.gradients.factors import Dense, Factor
 
 
+def apart(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Mapping[int, tuple[int, ...]], n: int
+) -> bool:
+    """Whether a module, given one of its n examples, gives that example's part of its output.
+
+    One that makes its output of its parameters alone, such as a parametrization of a weight, does not, whatever
+    the sizes say; nor does one whose input has the examples behind another axis.
+
+    Args:
+        args, kwargs: of its forward; tensors whose first axis has n entries have the examples there.
+        shapes: by place among the floating-point tensors of its output, the shape that one example has.
+    """
+    flat, spec = tree_flatten((args, dict(kwargs)))
+    split = [isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == n for leaf in flat]
+    if not any(split):
+        return False
+    cut, options = tree_unflatten([leaf[:1] if taken else leaf for leaf, taken in zip(flat, split, strict=True)], spec)
+    with torch.no_grad():
+        try:
+            tensors = [t for t in tree_flatten(module(*cut, **options))[0] if isinstance(t, Tensor)]
+        except Exception:  # whatever a module says that cannot take one example
+            return False
+    given = [tuple(t.shape) for t in tensors if t.is_floating_point()]
+    return all(place < len(given) and given[place] == shape for place, shape in shapes.items())
+
+
 def own_gradients(
     module: nn.Module, names: list[str], args: tuple[Any, ...], kwargs: Mapping[str, Any],
     dy: Mapping[int, tuple[Tensor, int]], n: int,

@@ -188,8 +188,8 @@ class Meter:
             )
         if self.looped:
             warnings.warn(
-                f"{', '.join(self.looped[:5])}{' …' if len(self.looped) > 5 else ''}: used outside of its module, so "
-                "its gradients take one backward pass per example",
+                f"{', '.join(self.looped[:5])}{' …' if len(self.looped) > 5 else ''}: used outside of its module, or "
+                "by one with the examples behind another axis, so its gradients take one backward pass per example",
                 stacklevel=4,
             )
 
