@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import filelock
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 
 from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.registry import suggest
@@ -50,6 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         InvalidArgumentError: there is a folder of that name.
+        RunError: the disk is full, or cannot be written to; what was there before stays.
     """
     if path.is_dir():
         raise InvalidArgumentError(f"{path} is a folder; give the name of a file")
@@ -64,6 +66,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(
+            f"{path} cannot be written ({why}), and what was there before stays; make room, or name another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

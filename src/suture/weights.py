@@ -55,7 +55,8 @@ class Checkpoint:
                 tensors = {self.prefix + name: tensor.clone().contiguous() for name, tensor in state.items()}
                 save_file(tensors, temporary, metadata=self.metadata or None)
             else:
-                torch.save(self._wrapped(state), temporary)
+                with open(temporary, "wb") as file:  # by its path, torch makes a full disk a RuntimeError of its own
+                    torch.save(self._wrapped(state), file)
 
     def _wrapped(self, state: Mapping[str, Tensor]) -> Any:
         wrapped: Any = {self.prefix + name: tensor for name, tensor in state.items()}

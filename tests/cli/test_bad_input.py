@@ -678,6 +678,23 @@ def test_as_a_process(toy: Toy, nothing_happens: Path) -> None:
     assert not Path("it-ran").exists()
 
 
+@pytest.mark.parametrize(
+    "words", ["report RUN --out new.html", "apply PATCH --out new.pt", "apply PATCH --out new.safetensors"]
+)
+def test_no_room_for_what_is_written(toy: Toy, finished: Path, words: str) -> None:
+    # No file of the process may grow past this, which the system says as it says that the disk is full.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))"
+    patch = f"{finished / 'treat/patch.safetensors'} --weights {toy.weights}"
+    typed = words.replace("RUN", str(finished)).replace("PATCH", patch).split()
+    command = [sys.executable, "-c", f"{limit}; from suture.cli.app import main; main()", *typed]
+    done = subprocess.run(command, cwd=finished.parent, capture_output=True, text=True, timeout=120)
+    (said,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert said.startswith(f"error: {typed[-1]} cannot be written (")
+    assert "File too large" in said
+    assert list(finished.parent.iterdir()) == [finished]
+
+
 def test_the_files_here_are_as_bad_as_they_look(bad: Path) -> None:
     with pytest.raises(Exception, match="weight"):
         toys.Net().load_state_dict(torch.load(bad / "misshapen.pt", weights_only=True))

@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(module, "replacing", full)
         with pytest.raises(
-            RunError, match=r"checkpoint after epoch 4 cannot be written .*No space left.*run again"
+            RunError, match=r"checkpoint-0004.*cannot be written .*No space left.*run again and go on after epoch 3"
         ) as e:
             suture.treat(case, [], plan(), checkpoints=Checkpoints(tmp_path, "key"))
     assert "\n" not in str(e.value)

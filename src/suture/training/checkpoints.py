@@ -64,11 +64,9 @@ class Checkpoints:
         try:
             with replacing(path) as temporary:
                 save_file(copies, temporary, metadata={"state": json.dumps(metadata)})
-        except (OSError, safetensors.SafetensorError) as error:
-            raise RunError(
-                f"the checkpoint after epoch {epoch} cannot be written to {self.directory} ({error}); make "
-                f"room and run again{', to go on from the one before it, which is intact' if epoch > 1 else ''}"
-            ) from error
+        except RunError as error:
+            before = f" and go on after epoch {epoch - 1}, whose checkpoint is intact" if epoch > 1 else ""
+            raise RunError(f"{error}, and run again{before}") from error
         for older in self._files():
             if older != path:
                 older.unlink()
