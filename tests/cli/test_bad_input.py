@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from suture.patch import load_patch
 from tests import pictures, toys
 from tests.cli.conftest import Suture, Toy, digests
 from tests.test_loading import BROKEN_WEIGHTS, EVIL, MISFITS, Evil
@@ -519,6 +521,17 @@ def test_a_result_that_is_no_result(suture: Suture, finished: Path, stage: str) 
     refused(suture("report", finished), f"is no result of suture; run with --redo {stage}")
     if stage == "verify":
         refused(suture("verify", finished), f"is no result of suture; run with --redo {stage}")
+
+
+@pytest.mark.parametrize("verb", ["report", "verify"])
+def test_the_patch_of_another_treatment_in_a_run(suture: Suture, finished: Path, verb: str) -> None:
+    patch = load_patch(finished / "treat/patch.safetensors")
+    looks = (finished / "verify/looks.json").read_bytes()
+    replace(patch, result="ab" * 32).save(finished / "treat/patch.safetensors")
+    refused(suture(verb, finished), "is not the patch that was made here", "--redo treat")
+    assert (finished / "verify/looks.json").read_bytes() == looks
+    patch.save(finished / "treat/patch.safetensors")
+    assert suture(verb, finished).code == 0
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])

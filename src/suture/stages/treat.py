@@ -12,6 +12,7 @@ from torch import nn
 from suture.case import Case
 from suture.errors import RunError, SutureError
 from suture.patch import PATCH, UNDO, Patch, aliases_of, base_sha256, between, canonical_state, load_patch
+from suture.rundir import RESULT, read_json
 from suture.stages.exclusion import NOBODY, Exclude, LeftOut, without
 from suture.stages.localize import Localization, localize
 from suture.stages.result import Result, Table
@@ -84,6 +85,10 @@ class Treatment(Result, stage="treat", schema=2):
     twin: Patch | None = field(default=None, repr=False)
     baseline_patches: Mapping[str, Patch | Path] = field(default_factory=dict, repr=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What ``result.json`` says, with the sha256 of the weights that the patch leads to."""
+        return super().to_dict() | {"result": self.patch.result}
+
     def save_files(self, directory: Path) -> None:
         """Write ``patch.safetensors`` and ``undo.safetensors``, and those of twin and baselines where there are any."""
         self.patch.save(directory / PATCH)
@@ -97,11 +102,20 @@ class Treatment(Result, stage="treat", schema=2):
 
     @classmethod
     def load_files(cls, directory: Path) -> dict[str, Any]:
-        """Read the patches."""
+        """Read the patches.
+
+        Raises:
+            RunError: the patch is another one than was made here, so that nothing said of it would hold.
+        """
         twin = directory / TWIN
         baselines = {name: directory / BASELINE.format(name) for name in BASELINES}
+        patch = load_patch(directory / PATCH)
+        if read_json(directory / RESULT).get("result", patch.result) != patch.result:  # older results do not say
+            raise RunError(
+                f"{directory / PATCH} is not the patch that was made here; put that one back, or run with --redo treat"
+            )
         return {
-            "patch": load_patch(directory / PATCH),
+            "patch": patch,
             "undo": load_patch(directory / UNDO),
             "twin": load_patch(twin) if twin.exists() else None,
             "baseline_patches": {name: path for name, path in baselines.items() if path.exists()},
