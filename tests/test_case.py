@@ -1,6 +1,7 @@
 """Splits: disjoint by content, stratified, reproducible; and what a case refuses."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from suture.case import Case
 from suture.errors import DataError, InvalidArgumentError, SplitOverlapError
+from suture.moments import Moments
 from suture.patch import base_sha256, canonical_state
 from tests import toys
 
@@ -102,13 +104,27 @@ def test_a_case_to_verify_a_patch_needs_nothing_else() -> None:
         case.splits["diagnose"]
 
 
+HEALTHY = {"first": Moments(torch.zeros(1), torch.ones(1))}
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"seed": 7}, {"groups": "tensor"}, {"protocol": "paper"}, {"classes": ["a", "b", "c"]}, {"batch_size": 64}],
-    ids=lambda change: next(iter(change)),
+    ("change", "parts"),
+    [
+        ({"seed": 7}, ["seed", "data"]),
+        ({"groups": "tensor"}, ["groups"]),
+        ({"protocol": "paper"}, ["protocol", "data"]),
+        ({"classes": ["a", "b", "c"]}, ["classes"]),
+        ({"batch_size": 64}, ["batch size"]),
+        ({"reference": toys.untrained()}, ["reference"]),
+        ({"moments": HEALTHY}, ["moments"]),
+        ({"friction": {"last.bias": torch.ones(3)}}, ["friction"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_the_fingerprint_changes_with_what_results_depend_on(change: dict[str, object]) -> None:
-    assert toys.case(**change).fingerprint != toys.case().fingerprint
+def test_the_fingerprint_changes_with_what_results_depend_on(change: dict[str, Any], parts: list[str]) -> None:
+    changed, case = toys.case(**change), toys.case()
+    assert changed.fingerprint != case.fingerprint
+    assert [part for part, value in case.identity.items() if changed.identity[part] != value] == parts
 
 
 def test_the_fingerprint_is_stable_and_knows_the_weights() -> None:

@@ -115,22 +115,28 @@ class Case:
         self.reference_sha256 = base_sha256(canonical_state(reference)) if reference is not None else None
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a stage's result could depend on, by name; what explains other differences comes before them."""
+        return {
+            "weights": self.weights_sha256,
+            "seed": self.seed,
+            "protocol": self.protocol,
+            "task": self.task_name,
+            "model": fingerprint(repr(self.model)),
+            "groups": {group: list(names) for group, names in self.groups.items()},
+            "batch size": self.batch_size,
+            "classes": list(self.classes or []),
+            "reference": self.reference_sha256,
+            "moments": _digest(self.moments),
+            "friction": base_sha256(self.friction) if self.friction else "",
+            "picture format": repr(self.image),
+            "data": {name: split.fingerprint for name, split in self.splits.items()},
+        }
+
+    @property
     def fingerprint(self) -> str:
         """Changes when anything does that a stage's result could depend on."""
-        return fingerprint(
-            self.weights_sha256,
-            self.reference_sha256,
-            _digest(self.moments) + (base_sha256(self.friction) if self.friction else ""),
-            repr(self.model),
-            {name: split.fingerprint for name, split in self.splits.items()},
-            self.groups,
-            self.task_name,
-            self.protocol,
-            self.seed,
-            self.batch_size,
-            list(self.classes or []),
-            repr(self.image),
-        )
+        return fingerprint(self.identity)
 
     def replace(self, **changes: Any) -> "Case":
         """A case with other attributes; everything else is shared, and this one stays as it is."""

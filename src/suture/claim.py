@@ -110,21 +110,8 @@ def _stored(directory: RunDir) -> Any:
 
 
 def _identity(case: Case, asked: Asked | None) -> dict[str, Any]:
-    """What makes a case itself, part by part, so that a difference can be named."""
-    return {
-        # What explains other differences comes before them.
-        "weights": case.weights_sha256,
-        "seed": case.seed,
-        "protocol": case.protocol,
-        "task": case.task_name,
-        "groups": {group: list(names) for group, names in case.groups.items()},
-        "batch size": case.batch_size,
-        "reference": case.reference_sha256,
-        "picture format": repr(case.image),
-        "data": {name: split.fingerprint for name, split in case.splits.items()},
-        "code": asked.code if asked else [],
-        "fingerprint": case.fingerprint,
-    }
+    """What makes a run that of a case, part by part, so that a difference can be named."""
+    return case.identity | {"code": asked.code if asked else []}
 
 
 def refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> None:
