@@ -4,7 +4,7 @@ A record holds the mean and variance of every channel of every layer's output. B
 of their inputs by themselves; for other networks ``suture train`` stores one beside the weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
 from suture.errors import InvalidArgumentError, MissingFileError
@@ -41,11 +42,20 @@ Record = Mapping[str, Moments]
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Path → module, for modules that own floating-point parameters themselves; in model order, roots left out."""
+    """Path → module, for modules that own floating-point parameters themselves; in model order, roots left out.
+
+    Parameters that a weight is made of belong to the layer whose weight it is.
+    """
+
+    def owned(module: nn.Module) -> Iterator[nn.Parameter]:
+        yield from module.parameters(recurse=False)
+        if is_parametrized(module):
+            yield from module.parametrizations.parameters()  # type: ignore[union-attr]
+
     return {
         path: module
         for path, module in model.named_modules()
-        if path and any(p.is_floating_point() for p in module.parameters(recurse=False))
+        if path and "parametrizations" not in path.split(".") and any(p.is_floating_point() for p in owned(module))
     }
 
 
@@ -55,9 +65,13 @@ def output_of(output: Any) -> Tensor | None:
     return next((leaf for leaf in leaves if leaf.dim() > 1), None)
 
 
-def channel_axis(module: nn.Module) -> int:
+def channel_axis(module: nn.Module, values: Tensor) -> int:
     """Axis of the channels in a layer's output."""
-    return 1 if isinstance(module, SECOND) else -1
+    if isinstance(module, SECOND):
+        return 1
+    # These give pictures whose channels come first, whatever they do inside.
+    own = isinstance(module, nn.LayerNorm) and type(module).forward is not nn.LayerNorm.forward
+    return 1 if values.dim() == 4 and (own or isinstance(module, nn.PReLU)) else -1
 
 
 def moments_of(values: Tensor, axis: int) -> Moments:
@@ -89,7 +103,8 @@ def measure_moments(
 ) -> dict[str, Moments]:
     """Moments of every layer's output over at most `most` examples drawn by seed, in eval mode.
 
-    A layer that is called several times counts every call; one that is never called is missing.
+    A layer that is called several times counts every call; one that is never called is missing, and so is one that
+    gives several numbers of channels.
     """
     drawn = np.sort(np.random.default_rng(seed).permutation(len(examples))[:most]).tolist()
     parts: dict[str, list[Moments]] = {}
@@ -99,7 +114,7 @@ def measure_moments(
         def note(module: nn.Module, _: Any, output: Any) -> None:
             values = output_of(output)
             if values is not None:
-                parts.setdefault(path, []).append(moments_of(values.detach(), channel_axis(module)))
+                parts.setdefault(path, []).append(moments_of(values.detach(), channel_axis(module, values)))
                 weights.setdefault(path, []).append(float(values.numel()))
 
         return note
@@ -116,7 +131,8 @@ def measure_moments(
             handle.remove()
         for module, mode in training.items():
             module.training = mode
-    return {path: pooled(several, weights[path]) for path, several in parts.items()}
+    alike = {path: several for path, several in parts.items() if len({len(each.mean) for each in several}) == 1}
+    return {path: pooled(several, weights[path]) for path, several in alike.items()}
 
 
 def save_moments(record: Record, path: Path) -> None:

@@ -1,6 +1,6 @@
 """One forward and one backward pass, watched: a layer's input and the gradient of its output, by hooks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,6 +57,23 @@ class Call:
     dy: dict[int, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Where the examples are in a call of a layer without a rule.
+
+    Attributes:
+        taken: for each leaf of its arguments, whether it is a tensor with the examples along its first axis.
+        axes: by place among its outputs, the axis of the examples: the first, or the second as in recurrent states.
+    """
+
+    taken: tuple[bool, ...]
+    axes: Mapping[int, int]
+
+
+Layout = str | Apart
+"""With a rule: examples along the "first" axis, the "second", or "folded" into the first one with others."""
+
+
 def layers_of(model: nn.Module) -> list[Layer]:
     """Every module that owns floating-point parameters, with its rule.
 
@@ -92,6 +109,7 @@ def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> 
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         stack.callback(_restore, modes, flags)
+        stack.callback(forget_graphs, model)
         torch.backends.mha.set_fastpath_enabled(False)  # it would skip the layers it is made of
         model.eval()
         _refuse_training_norms(model)
@@ -126,6 +144,14 @@ def _refuse_training_norms(model: nn.Module) -> None:
             )
 
 
+def forget_graphs(model: nn.Module) -> None:
+    """Let go of graphs that hang on plain attributes, where old weight and spectral norms keep their last weight."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                vars(module)[name] = value.detach()
+
+
 def _restore(modes: dict[nn.Module, bool], flags: dict[nn.Parameter, bool]) -> None:
     for module, training in modes.items():
         module.training = training
@@ -156,9 +182,11 @@ class Watch:
 
     def forward(self, layer: Layer, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """Forward hook: note the call, and wait for the gradients of what it gave."""
-        if self.backward or not torch.is_grad_enabled():
-            return None  # a checkpointed stretch that runs again in the backward pass is the same call
+        if not torch.is_grad_enabled():
+            return None
         leaves, spec = tree_flatten(output)
+        if self.backward:  # a checkpointed stretch that runs again is the same call, with the same graph
+            return tree_unflatten([self._joined(leaf) for leaf in leaves], spec)
         call = Call(layer, args, kwargs)
         for place, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
@@ -169,6 +197,11 @@ class Watch:
         if call.outputs:
             self.calls.append(call)
         return tree_unflatten(leaves, spec)
+
+    def _joined(self, leaf: Any) -> Any:
+        """A tensor of the second run, made to lead to `zero` as it did in the first."""
+        floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        return leaf + self.zero.to(leaf.dtype) if floating and not leaf.requires_grad else leaf
 
     def see(self, layers: dict[nn.Module, Layer], module: nn.Module, rule: Rule | None, x: Tensor, y: Tensor) -> Tensor:
         """Note a linear map inside a module as if it were a call of a layer; gives y, for what comes after."""
@@ -197,31 +230,31 @@ class _Entry(torch.autograd.Function):
         return None, None
 
 
-def factors_of(call: Call, n: int, chunk: slice, layout: str) -> dict[str, Factor]:
-    """Factors of a call for some of its n examples: parameter name in the model → factor.
-
-    Args:
-        layout: where the examples are: "first" axis, "second" axis, or "folded" into the first one.
-    """
+def factors_of(call: Call, n: int, chunk: slice, layout: Layout) -> dict[str, Factor]:
+    """Factors of a call for some of its n examples: parameter name in the model → factor."""
     layer = call.layer
-    if layer.rule is not None:
-        given = call.args[0] if call.args else next(iter(call.kwargs.values()))
-        x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (given, call.dy[0]))
+    if isinstance(layout, str):
+        assert layer.rule is not None
+        x, dy = (_wide(arranged(t, n, layout)[chunk]) for t in (_input(call), call.dy[0]))
         found = layer.rule(layer.module, x.detach(), dy)
     else:
-        args, kwargs = _cut(call.args, n, chunk), _cut(call.kwargs, n, chunk)
-        grads = {p: (g.movedim(_axis(g, n), 0)[chunk], _axis(g, n)) for p, g in sorted(call.dy.items())}
-        found = own_gradients(layer.module, list(layer.names), args, kwargs, grads, len(range(n)[chunk]))
+        flat, spec = tree_flatten((call.args, call.kwargs))
+        cut = [leaf.detach()[chunk] if own else leaf for leaf, own in zip(flat, layout.taken, strict=True)]
+        args, kwargs = tree_unflatten(cut, spec)
+        grads = {p: (g.movedim(layout.axes[p], 0)[chunk], layout.axes[p]) for p, g in sorted(call.dy.items())}
+        found = own_gradients(layer.module, list(layer.names), args, kwargs, layout.taken, grads, len(range(n)[chunk]))
     return {layer.names[name]: factor for name, factor in found.items() if name in layer.names}
 
 
-def layout_of(call: Call, n: int) -> str | None:
-    """Where the examples of a call are; None when the call does not have them apart."""
+def layout_of(call: Call, n: int) -> Layout | None:
+    """Where the n examples of a call are; None when the call does not have them apart."""
     if call.layer.rule is None:
         if any(n not in grad.shape[:2] for grad in call.dy.values()):
             return None
-        shapes = {place: tuple(grad.narrow(_axis(grad, n), 0, 1).shape) for place, grad in call.dy.items()}
-        return "first" if apart(call.layer.module, call.args, call.kwargs, shapes, n) else None
+        axes = {place: 0 if grad.shape[0] == n else 1 for place, grad in call.dy.items()}
+        shapes = {place: tuple(grad.narrow(axes[place], 0, 1).shape) for place, grad in call.dy.items()}
+        taken = tuple(_has(leaf, n) for leaf in tree_flatten((call.args, call.kwargs))[0])
+        return Apart(taken, axes) if apart(call.layer.module, call.args, call.kwargs, taken, shapes) else None
     shape = call.dy[0].shape
     if shape[0] == n:
         return "first"
@@ -229,12 +262,31 @@ def layout_of(call: Call, n: int) -> str | None:
         return None
     if len(shape) > 2 and shape[1] == n:
         return "second"
-    return "folded" if shape[0] % n == 0 else None
+    return "folded" if shape[0] and shape[0] % n == 0 else None
 
 
-def _axis(grad: Tensor, n: int) -> int:
-    """The axis of the examples: the first, or the second as in the states of recurrent layers."""
-    return 0 if grad.shape[0] == n else 1
+def fits(call: Call, n: int, layout: Layout) -> bool:
+    """Whether a call may have its n examples where another call of the layer had them."""
+    if isinstance(layout, str):
+        shape = call.dy[0].shape
+        if layout == "folded":
+            return shape[0] > 0 and shape[0] % n == 0
+        return len(shape) > (layout == "second") and shape[layout == "second"] == n
+    flat = tree_flatten((call.args, call.kwargs))[0]
+    if len(flat) != len(layout.taken) or not call.dy.keys() <= layout.axes.keys():
+        return False
+    inside = all(_has(leaf, n) for leaf, own in zip(flat, layout.taken, strict=True) if own)
+    return inside and all(grad.shape[layout.axes[place]] == n for place, grad in call.dy.items())
+
+
+def _input(call: Call) -> Tensor:
+    """What a layer with a rule was given."""
+    return next(iter((*call.args, *call.kwargs.values())))  # type: ignore[no-any-return]
+
+
+def _has(leaf: Any, n: int) -> bool:
+    """Whether it is a tensor whose first axis has n entries."""
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == n
 
 
 def arranged(tensor: Tensor, n: int, layout: str) -> Tensor:
@@ -247,12 +299,3 @@ def arranged(tensor: Tensor, n: int, layout: str) -> Tensor:
 def _wide(tensor: Tensor) -> Tensor:
     """Half precision is widened: squares of it overflow."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _cut(tree: Any, n: int, chunk: slice) -> Any:
-    leaves, spec = tree_flatten(tree)
-    cut = [
-        leaf.detach()[chunk] if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == n else leaf
-        for leaf in leaves
-    ]
-    return tree_unflatten(cut, spec)

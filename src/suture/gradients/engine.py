@@ -66,7 +66,7 @@ def mean_gradients(model: nn.Module, batches: Iterable[Batch], task: Task) -> di
 def group_norms(tensors: Mapping[str, Tensor], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Euclidean norm of each group's tensors taken together; missing tensors count as zero."""
     return {
-        group: sum(float(tensors[n].double().square().sum()) for n in names if n in tensors) ** 0.5
+        group: sum(float(tensors[n].abs().double().square().sum()) for n in names if n in tensors) ** 0.5
         for group, names in groups.items()
     }
 

@@ -148,6 +148,12 @@ def inner(a: Factor, b: Factor) -> Tensor:
     if isinstance(a, Outer) and isinstance(b, Rows):
         return inner(b, a)
     if a is b:
-        norms: Tensor = torch.linalg.vector_norm(a.dense().flatten(1), dim=1)
+        norms: Tensor = torch.linalg.vector_norm(_flat(a), dim=1)
         return norms.square()
-    return (a.dense() * b.dense()).flatten(1).sum(1)
+    return (_flat(a) * _flat(b)).sum(1)
+
+
+def _flat(factor: Factor) -> Tensor:
+    """(n, entries), of a parameter with or without axes."""
+    dense = factor.dense()
+    return dense.reshape(len(dense), -1)

@@ -1,7 +1,7 @@
 """Modules without a rule: their per-example gradients from their own vector-Jacobian product."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,22 +13,23 @@ from suture.gradients.factors import Dense, Factor
 
 
 def apart(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Mapping[int, tuple[int, ...]], n: int
-) -> bool:
-    """Whether a module, given one of its n examples, gives that example's part of its output.
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], taken: Sequence[bool],
+    shapes: Mapping[int, tuple[int, ...]],
+) -> bool:  # fmt: skip
+    """Whether a module, given one of its examples, gives that example's part of its output.
 
     One that makes its output of its parameters alone, such as a parametrization of a weight, does not, whatever
     the sizes say; nor does one whose input has the examples behind another axis.
 
     Args:
-        args, kwargs: of its forward; tensors whose first axis has n entries have the examples there.
+        args, kwargs: of its forward.
+        taken: for each leaf of (args, kwargs), whether it is a tensor with the examples along its first axis.
         shapes: by place among the floating-point tensors of its output, the shape that one example has.
     """
     flat, spec = tree_flatten((args, dict(kwargs)))
-    split = [isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == n for leaf in flat]
-    if not any(split):
+    if not any(taken):
         return False
-    cut, options = tree_unflatten([leaf[:1] if taken else leaf for leaf, taken in zip(flat, split, strict=True)], spec)
+    cut, options = tree_unflatten([leaf[:1] if own else leaf for leaf, own in zip(flat, taken, strict=True)], spec)
     with torch.no_grad():
         try:
             tensors = [t for t in tree_flatten(module(*cut, **options))[0] if isinstance(t, Tensor)]
@@ -39,25 +40,25 @@ def apart(
 
 
 def own_gradients(
-    module: nn.Module, names: list[str], args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    module: nn.Module, names: list[str], args: tuple[Any, ...], kwargs: Mapping[str, Any], taken: Sequence[bool],
     dy: Mapping[int, tuple[Tensor, int]], n: int,
 ) -> dict[str, Factor]:  # fmt: skip
     """Gradients of some of a module's parameters for each of n examples, by running its forward again.
 
     Args:
         names: parameters, by their names inside the module.
-        args, kwargs: of its forward; tensors whose first axis has n entries are taken apart.
+        args, kwargs: of its forward.
+        taken: for each leaf of (args, kwargs), whether it is a tensor with the n examples along its first axis.
         dy: by place among the floating-point tensors of its output, the gradient (n, …) and the axis that the
             examples have there.
     """
     parameters = {name: module.get_parameter(name).detach() for name in names}
     flat, spec = tree_flatten((args, dict(kwargs)))
-    split = [isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == n for leaf in flat]
-    shared = [None if taken else leaf for leaf, taken in zip(flat, split, strict=True)]
+    shared = [None if own else leaf for leaf, own in zip(flat, taken, strict=True)]
 
     def one(leaves: list[Tensor], grads: list[Tensor]) -> dict[str, Tensor]:
         given = iter(leaves)
-        filled = [next(given)[None] if taken else leaf for leaf, taken in zip(shared, split, strict=True)]
+        filled = [next(given)[None] if own else leaf for leaf, own in zip(shared, taken, strict=True)]
         inputs, options = tree_unflatten(filled, spec)
 
         def forward(values: dict[str, Tensor]) -> list[Tensor]:
@@ -70,7 +71,7 @@ def own_gradients(
         return pull([g.unsqueeze(axis) for g, axis in zip(grads, axes, strict=True)])[0]  # type: ignore[no-any-return]
 
     given_grads = [grad for grad, _ in dy.values()]
-    taken_apart = [leaf for leaf, taken in zip(flat, split, strict=True) if taken]
+    taken_apart = [leaf for leaf, own in zip(flat, taken, strict=True) if own]
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")  # said once, by the meter
         try:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from suture.errors import InvalidArgumentError, NonFiniteError
-from suture.gradients.capture import Call, Watch, factors_of, layers_of, layout_of, watched
+from suture.gradients.capture import Call, Layout, Watch, factors_of, fits, layers_of, layout_of, watched
 from suture.gradients.factors import Factor, Outer, inner
 from suture.tasks import Batch, Task
 
@@ -17,6 +18,10 @@ MEMORY_CPU = 4 * 1024**2  # bytes of one layer's factors at a time on a CPU: wha
 MEMORY_ACCELERATOR = 256 * 1024**2  # the same on an accelerator, which wants large chunks
 TRAFFIC = 24  # multiply-adds that writing and reading one number costs, roughly, where it does not stay in cache
 CHECKED = 3  # examples on which the hooks are compared with plain gradients before they are trusted
+MIXED = (
+    "the loss of an example depends on the others in its batch, even in eval mode, so it has no gradient of its own; "
+    "does a BatchNorm stay in training mode, or are inputs scaled by the batch?"
+)
 TOLERANCE = 0.05  # relative: half precision differs by a few percent, a wrong rule by far more
 
 Sets = Callable[[Tensor], Tensor]
@@ -50,9 +55,10 @@ class Measurement:
 class Meter:
     """Measures gradients of a model, one pass per batch, in eval mode.
 
-    The first batch is also differentiated in the plain way for a few of its examples; parameters that come
-    out differently (used outside their module, or by a module that mixes examples) are from then on taken by
-    one backward pass per example, and named in a warning.
+    Batches are also differentiated in the plain way for a few of their examples, until every parameter was seen
+    with a gradient: most are in the first. Parameters that come out differently (used outside their module, or by
+    a module that does not have the examples apart) are from then on taken by one backward pass per example, and
+    named in a warning.
 
     Args:
         model: left as found after each pass, also when it fails: mode, ``requires_grad``, ``.grad``, hooks.
@@ -69,12 +75,16 @@ class Meter:
         self.model, self.task = model, task
         on_cpu = next(model.parameters()).device.type == "cpu"
         self.max_memory = max_memory or (MEMORY_CPU if on_cpu else MEMORY_ACCELERATOR)
-        self.names = [name for name, p in model.named_parameters() if p.is_floating_point()]
+        parameters = dict(model.named_parameters())
+        self.names = [name for name, p in parameters.items() if p.is_floating_point() or p.is_complex()]
         self.layers = layers_of(model)
-        self.looped: list[str] = []
+        self.looped = [name for name in self.names if parameters[name].is_complex()]
+        self._known: set[str] = set()  # parameters whose norms were the plain ones where these were not zero
+        self._warned: set[str] = set()
+        self._apart = False  # whether examples were seen not to depend on each other
         self._place = {name: i for i, name in enumerate(self.names)}
-        self._layouts: dict[tuple[str, int], str | None] | None = None
-        self._chunks: dict[tuple[str, torch.Size], int] = {}
+        self._layouts: dict[tuple[str, int], Layout | None] | None = None
+        self._chunks: dict[tuple[str, tuple[torch.Size, ...]], int] = {}
 
     def measure(self, batch: Batch, sets: Sets | None = None) -> Measurement:
         """One forward and one backward pass.
@@ -85,22 +95,23 @@ class Meter:
         """
         if torch.is_inference_mode_enabled():
             raise InvalidArgumentError("inside torch.inference_mode() there are no gradients; measure outside of it")
-        if self._layouts is not None:
-            return self._pass(batch, sets)
-        alone = self._check(batch)
-        found = self._pass(batch, sets)
-        if len(alone) == len(found.losses):
-            alone = self._first(batch).to(found.losses)
-        among = found.losses[: len(alone)]
-        if not torch.allclose(among, alone, rtol=5e-2, atol=1e-3):
-            self._layouts = None
-            raise InvalidArgumentError(
-                "the loss of an example depends on the others in its batch, even in eval mode, so it has no gradient "
-                "of its own; does a BatchNorm stay in training mode, or are inputs scaled by the batch?"
-            )
+        if self._layouts is None:
+            self._layouts = {}
+            few = _chosen(batch, range(CHECKED))
+            if few is not None:  # a size that is seldom that of another axis too
+                self._loop_over(self._pass(few, None)[1])
+        found, missed = self._pass(batch, sets)
+        while wrong := missed or self._wrong(batch, found):
+            self._loop_over(wrong)  # which changes the pass that the others are taken from
+            found, missed = self._pass(batch, sets)
+        self._warn()
         return found
 
-    def _pass(self, batch: Batch, sets: Sets | None) -> Measurement:
+    def _loop_over(self, names: set[str]) -> None:
+        self.looped = [name for name in self.names if name in names or name in self.looped]
+
+    def _pass(self, batch: Batch, sets: Sets | None) -> tuple[Measurement, set[str]]:
+        """What hooks say of a batch, and the parameters of which they cannot say it."""
         with watched(self.model, self.layers, set(self.looped)) as watch:
             outputs = self.task.outputs(self.model, batch)
             losses = self.task.losses(outputs, batch)
@@ -114,92 +125,107 @@ class Meter:
             tally = _Tally(self, watch, losses, weights)
             tally.backward()
             tally.loop()
-        self._refuse_non_finite(tally.squares)
-        return Measurement(losses.detach(), verdicts, self.names, tally.squares, tally.sums)
+        self._refuse_non_finite(tally.squares, self.names)
+        return Measurement(losses.detach(), verdicts, self.names, tally.squares, tally.sums), tally.missed
 
-    def _check(self, batch: Batch) -> Tensor:
-        """Compare with plain gradients on a few examples, and learn where each layer has its examples.
+    def _wrong(self, batch: Batch, found: Measurement) -> set[str]:
+        """Parameters whose norms are not the plain ones on a few examples of a batch.
 
-        Returns:
-            The losses of these few.
+        Raises:
+            InvalidArgumentError: the model mixes the examples of a batch, or is not deterministic.
         """
-        few = _head(batch, CHECKED)
-        self._layouts = {}
-        found = self._pass(few, None)
-        if not self.names:
-            return found.losses
-        losses, expected = self._plain(few)
-        if not torch.allclose(losses, found.losses[: len(losses)], rtol=1e-2, atol=1e-4):
+        names = [name for name in self.names if name not in self._known]
+        if self._apart and not names:
+            return set()
+        rows = _telling(found.losses)
+        few = _chosen(batch, rows)
+        if few is not None and len(rows) == 1 and not self._takes_one(few):
+            return set()
+        losses, expected = self._plain(batch if few is None else few, names, rows if few is None else range(len(rows)))
+        if not torch.allclose(found.losses[rows].to(losses), losses, rtol=5e-2, atol=1e-3):
+            raise InvalidArgumentError(MIXED)
+        several = few is None or len(found.losses) > 1
+        self._apart = self._apart or several
+        if not names:
+            return set()
+        norms = found.squares[rows].sqrt()
+        floor = 1e-5 * torch.cat([norms, expected], 1).amax(1, keepdim=True) + 1e-12
+        norms = norms[:, [self._place[name] for name in names]]
+        differ = ((norms - expected).abs() > TOLERANCE * expected + floor).any(0).tolist()
+        wrong = {name for name, bad in zip(names, differ, strict=True) if bad}
+        if wrong & set(self.looped):  # which are exact for this batch
+            raise InvalidArgumentError(MIXED)
+        told = (expected > 10 * floor).any(0).tolist()  # what is zero both ways may be missing in one of them
+        if several and not wrong:
+            self._known |= {name for name, seen in zip(names, told, strict=True) if seen}
+        return wrong
+
+    def _takes_one(self, one: Batch) -> bool:
+        """Whether the model gives a batch of one example its loss; it may squeeze it away, which mixes nothing."""
+        with torch.no_grad(), watched(self.model, [], set()):
+            try:
+                return self.task.losses(self.task.outputs(self.model, one), one).shape == (1,)
+            except Exception:  # whatever a model says that cannot take one
+                return False
+
+    def _refuse_non_finite(self, values: Tensor, names: list[str]) -> None:
+        """(n, names) must be finite; the first parameter that is not is named."""
+        if not values.isfinite().all():
+            bad = names[int((~values.isfinite()).any(0).nonzero()[0])]
+            raise NonFiniteError(f"the gradient of '{bad}' is not finite; check the weights and the inputs")
+
+    def _plain(self, batch: Batch, names: list[str], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Losses, and norms of plain gradients, of some examples of a batch: (k,) and (k, names).
+
+        Raises:
+            InvalidArgumentError: the model is not deterministic.
+            NonFiniteError: a gradient is not finite.
+        """
+        with watched(self.model, [], set(names)):
+            parameters = dict(self.model.named_parameters())
+            losses = self.task.losses(self.task.outputs(self.model, batch), batch)[list(rows)]
+            with torch.no_grad():
+                again = losses if self._apart else self.task.losses(self.task.outputs(self.model, batch), batch)
+            grads = [
+                torch.autograd.grad(loss, [parameters[n] for n in names], retain_graph=True, allow_unused=True)
+                for loss in losses
+                if names and loss.requires_grad
+            ]
+        if not self._apart and not torch.allclose(losses, again[list(rows)], rtol=1e-2, atol=1e-4):
             raise InvalidArgumentError(
                 "the model gives different outputs for the same inputs, in eval mode; is dropout or another random "
                 "layer still on?"
             )
-        self._refuse_non_finite(expected)
-        # What is looped over changes the pass that the others are taken from, so they are compared again.
-        while wrong := self._differing(found, expected):
-            self.looped = [name for name in self.names if name in wrong or name in self.looped]
-            found = self._pass(few, None)
-        self._warn()
-        return losses
-
-    def _first(self, batch: Batch) -> Tensor:
-        """(1,) loss of the first example of a batch on its own; (0,) where the model cannot take one alone."""
-        one = _head(batch, 1)
-        with torch.no_grad(), watched(self.model, [], set()):
-            try:
-                losses = self.task.losses(self.task.outputs(self.model, one), one)
-            except Exception:  # a model may squeeze its one example away, which mixes nothing
-                losses = torch.zeros(0)
-        return losses if losses.shape == (1,) else torch.zeros(0)
-
-    def _differing(self, found: Measurement, expected: Tensor) -> set[str]:
-        """Parameters, of those not looped over, whose norms (k, parameters) are not the plain ones."""
-        norms = found.squares[: len(expected)].sqrt()
-        allowed = TOLERANCE * expected + 1e-5 * expected.amax(dim=1, keepdim=True) + 1e-12
-        wrong = ((norms - expected).abs() > allowed).any(0)
-        return {name for name, bad in zip(self.names, wrong.tolist(), strict=True) if bad} - set(self.looped)
-
-    def _refuse_non_finite(self, values: Tensor) -> None:
-        """(n, parameters) must be finite; the first parameter that is not is named."""
-        if not values.isfinite().all():
-            bad = self.names[int((~values.isfinite()).any(0).nonzero()[0])]
-            raise NonFiniteError(f"the gradient of '{bad}' is not finite; check the weights and the inputs")
-
-    def _plain(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses, and norms of plain gradients, of the first examples: (k,) and (k, parameters)."""
-        with watched(self.model, [], set(self.names)):
-            parameters = dict(self.model.named_parameters())
-            losses = self.task.losses(self.task.outputs(self.model, batch), batch)[:CHECKED]
-            rows = [
-                torch.autograd.grad(loss, [parameters[n] for n in self.names], retain_graph=True, allow_unused=True)
-                for loss in losses
-            ]
-        zero = losses.new_zeros(())
-        norms = [torch.stack([zero if g is None else g.float().norm() for g in row]) for row in rows]
-        return losses.detach(), torch.stack(norms)
+        zero = losses.detach().new_zeros(())
+        norms = [torch.stack([zero if g is None else g.abs().float().norm() for g in row]) for row in grads]
+        expected = torch.stack(norms).float() if norms else torch.zeros(len(losses), len(names), device=losses.device)
+        self._refuse_non_finite(expected, names)
+        return losses.detach(), expected
 
     def _warn(self) -> None:
-        unruled = [layer for layer in self.layers if layer.rule is None and not layer.attends]
-        slow = sorted({type(layer.module).__name__ for layer in unruled})
-        if slow:
+        """Say once what takes longer, and why."""
+        unruled = {type(layer.module).__name__ for layer in self.layers if layer.rule is None and not layer.attends}
+        if slow := sorted(unruled - self._warned):
             warnings.warn(
                 f"no rule for {', '.join(slow)}: its per-example gradients are formed, which takes longer",
-                stacklevel=4,
+                stacklevel=3,
             )
-        if self.looped:
+        if looped := [name for name in self.looped if name not in self._warned]:
             warnings.warn(
-                f"{', '.join(self.looped[:5])}{' …' if len(self.looped) > 5 else ''}: used outside of its module, or "
-                "by one with the examples behind another axis, so its gradients take one backward pass per example",
-                stacklevel=4,
+                f"{', '.join(looped[:5])}{' …' if len(looped) > 5 else ''}: used outside of its module, or "
+                "by one that does not have the examples apart, so its gradients take one backward pass per example",
+                stacklevel=3,
             )
+        self._warned |= {*slow, *looped}
 
-    def layout(self, call: Call, n: int) -> str | None:
-        """Where a call has its examples: as on the first batch, when sizes could be told apart."""
+    def layout(self, call: Call, n: int) -> Layout | None:
+        """Where a call has its examples, as when the layer was first called; None where it has them nowhere."""
         assert self._layouts is not None
         key = (call.layer.name, call.dy[0].dim() if 0 in call.dy else 0)
         if key not in self._layouts:
             self._layouts[key] = layout_of(call, n)
-        return self._layouts[key]
+        layout = self._layouts[key]
+        return layout if layout is not None and fits(call, n, layout) else None
 
 
 class _Tally:
@@ -214,6 +240,7 @@ class _Tally:
         uses = Counter(name for call in watch.calls for name in call.layer.names.values())
         self._shared = {name for name, count in uses.items() if count > 1}
         self._waiting: list[Call] = []
+        self.missed: set[str] = set()  # parameters with a call that does not have the examples apart
 
     def backward(self) -> None:
         """The backward pass; each layer is done when its gradients are there, and forgotten."""
@@ -249,7 +276,7 @@ class _Tally:
             grads = torch.autograd.grad(loss, [parameters[n] for n in names], retain_graph=True, allow_unused=True)
             for name, grad in zip(names, grads, strict=True):
                 place = self.meter._place[name]
-                self.squares[i, place] = 0.0 if grad is None else grad.float().square().sum()
+                self.squares[i, place] = 0.0 if grad is None else grad.abs().float().square().sum()
                 for total, weight in zip(self.sums, self.weights[:, i], strict=True):
                     if grad is not None and weight:
                         total[name] += weight * grad
@@ -266,14 +293,18 @@ class _Tally:
         """Add what some calls say about some parameters, a chunk of examples at a time."""
         names = names - set(self.meter.looped)
         layouts = [self.meter.layout(call, self.n) for call in calls]
-        if not names or not calls or None in layouts:
-            return  # what is missing here differs from plain gradients, and is looped over from then on
-        step = self._step(calls, layouts)
+        if not names or not calls:
+            return
+        known = [layout for layout in layouts if layout is not None]
+        if len(known) < len(layouts):
+            self.missed |= names
+            return
+        step = self._step(calls, known)
         for start in range(0, self.n, step):
             chunk = slice(start, min(start + step, self.n))
             found: dict[str, list[Factor]] = {}
-            for call, layout in zip(calls, layouts, strict=True):
-                for name, factor in factors_of(call, self.n, chunk, str(layout)).items():
+            for call, layout in zip(calls, known, strict=True):
+                for name, factor in factors_of(call, self.n, chunk, layout).items():
                     if name in names:
                         found.setdefault(name, []).append(factor)
             for name, factors in found.items():
@@ -296,13 +327,13 @@ class _Tally:
         for total, value in zip(self.sums, sums, strict=True):
             total[name] += value.detach().view_as(total[name])
 
-    def _step(self, calls: list[Call], layouts: list[str | None]) -> int:
+    def _step(self, calls: list[Call], layouts: list[Layout]) -> int:
         """Examples per chunk, so that factors stay within the bound; measured on one example, once per shape."""
-        key = (calls[0].layer.name, calls[0].dy[0].shape)
+        key = (calls[0].layer.name, tuple(grad.shape for grad in calls[0].dy.values()))
         if key not in self.meter._chunks:
             factors: list[Factor] = []
             for call, layout in zip(calls, layouts, strict=True):
-                factors += factors_of(call, self.n, slice(0, 1), str(layout)).values()
+                factors += factors_of(call, self.n, slice(0, 1), layout).values()
             size = sum(_numbers(factor, summed=len(self.weights) > 0) for factor in factors)
             self.meter._chunks[key] = max(1, self.meter.max_memory // (4 * max(size, 1)))
         return self.meter._chunks[key]
@@ -324,12 +355,18 @@ def _numbers(factor: Factor, *, summed: bool) -> int:
     return factor.dense().numel() if not hasattr(factor, "index") else factor.values.numel()
 
 
-def _head(batch: Batch, k: int) -> Batch:
-    """The first examples of a batch, where it consists of tensors with examples along their first axis."""
-    from torch.utils._pytree import tree_flatten, tree_unflatten  # noqa: PLC0415
+def _telling(losses: Tensor) -> list[int]:
+    """A few examples that would show a mistake: with a large loss, and from all over the batch, but not all of it."""
+    n = len(losses)
+    order = dict.fromkeys([int(losses.argmax()), n - 1, 0, n // 2])
+    return list(order)[: max(1, min(CHECKED, n - 1))]
 
+
+def _chosen(batch: Batch, rows: Sequence[int]) -> Batch | None:
+    """Some examples of a batch, where it consists of tensors with examples along their first axis; None elsewhere."""
     leaves, spec = tree_flatten(batch)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if len(tensors) < len(leaves) or not tensors or any(not t.dim() or len(t) != len(tensors[0]) for t in tensors):
-        return batch
-    return tree_unflatten([leaf[:k] for leaf in leaves], spec)  # type: ignore[no-any-return]
+        return None
+    kept = [row for row in rows if row < len(tensors[0])]
+    return tree_unflatten([leaf[kept] for leaf in leaves], spec)  # type: ignore[no-any-return]

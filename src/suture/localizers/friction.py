@@ -80,9 +80,10 @@ def friction_from_state(
 
 
 def _mean(values: Mapping[str, Tensor], model: nn.Module, names: Sequence[str]) -> float:
-    """Mean over all numbers of some parameters; what has no friction counts as 0."""
+    """Mean over all numbers of some parameters; what has no friction counts as 0. NaN where there is no number."""
     total = sum(float(values[name].double().sum()) for name in names if name in values)
-    return total / sum(model.get_parameter(name).numel() for name in names)
+    count = sum(model.get_parameter(name).numel() for name in names)
+    return total / count if count else float("nan")
 
 
 def _frictions(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -92,7 +92,9 @@ def carriers(model: nn.Module, names: Iterable[str], *, layers: bool = False) ->
         if not held & wanted or module in seen:
             return
         seen.add(module)
-        children = [child for child in module.children() if next(child.parameters(), None) is not None]
+        # What a weight is made of is called, but gives no activations: the layer whose weight it is does.
+        inside = [child for name, child in module.named_children() if name != "parametrizations"]
+        children = [child for child in inside if next(child.parameters(), None) is not None]
         single = isinstance(module, nn.MultiheadAttention) or not children
         whole = held <= wanted and not isinstance(module, nn.ModuleList | nn.ModuleDict)
         if single or (whole and not layers):
@@ -161,7 +163,7 @@ def _by_unit(module: nn.Module, output: Any, n: int) -> Tensor | None:
     if given is None:
         return None
     values = given.detach().float()
-    if channel_axis(module) == 1:
+    if channel_axis(module, values) == 1:
         values = values.movedim(1, -1)
     second = values.dim() > 2 and values.shape[1] == n
     if second and (values.shape[0] != n or getattr(module, "batch_first", True) is False):

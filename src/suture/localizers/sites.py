@@ -155,7 +155,9 @@ def _hook(site: Site, seen: Seen) -> Any:
         values = output_of(output)
         if values is None:
             return output
-        axis = channel_axis(module) % values.dim()
+        axis = channel_axis(module, values) % values.dim()
+        if values.shape[axis] != len(site.recorded.mean):
+            return output  # another number of channels than was recorded
         now = moments_of(values, axis)
         seen[site.path] = now
         shape = [-1 if d == axis else 1 for d in range(values.dim())]

@@ -78,8 +78,10 @@ def _mean_by_group(evidence: Evidence, measure: Callable[[tuple[int, int], Spect
     for group, names in evidence.groups.items():
         found = []
         for name in names:
-            if weights[name].dim() > 1 and weights[name].numel() and weights[name].is_floating_point():
+            if weights[name].dim() > 1 and weights[name].is_floating_point():
                 matrix = weights[name].detach().flatten(1).float()
+                if min(matrix.shape) < 2:  # a row or a column has one singular value, and no noise
+                    continue
                 sigma = torch.linalg.svdvals(matrix).double().cpu().numpy()
                 if sigma[0] > 0:  # a matrix of zeros has no spectrum
                     found.append(measure((matrix.shape[0], matrix.shape[1]), sigma))

@@ -200,5 +200,6 @@ class IKFAD(SplittingOptimizer):
                 if name not in values:
                     raise UnknownNameError(f"no parameter is called '{name}'; {suggest(name, list(values))}")
             total = sum(float(values[name].double().sum()) for name in names)
-            means[group] = total / sum(values[name].numel() for name in names)
+            count = sum(values[name].numel() for name in names)
+            means[group] = total / count if count else float("nan")
         return means
