@@ -120,6 +120,40 @@ def test_a_training_that_diverges_ends_with_2_and_says_when(tmp_path: Path, caps
     assert train(tmp_path / "a", "--lr", "1e30") == 2
     assert "not finite in epoch" in capsys.readouterr().err
     assert (tmp_path / "a/weights.safetensors").exists()
+    assert train(tmp_path / "a", "--lr", "1e30") == 2, "it has not become better since"
+    assert "not finite in epoch" in capsys.readouterr().err
+
+
+def test_other_pictures_under_the_same_names_are_another_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = pictures.files({"cat": 4, "dog": 4})
+    data = pictures.folder(tmp_path / "data", files)
+    words = ["train", "--model", pictures.network(tmp_path / "net.py"), "--data", str(data), "--epochs", "1"]
+    assert _run([*words, "--out", str(tmp_path / "a")]) == 0
+    assert _run([*words, "--out", str(tmp_path / "a")]) == 0
+    cats, dogs, away = data / "cat", data / "dog", data.parent / "away"
+    for old, new in ((cats, away), (dogs, cats), (away, dogs)):
+        old.rename(new)
+    capsys.readouterr()
+    assert _run([*words, "--out", str(tmp_path / "a")]) == 2
+    assert "another training (other code or data)" in capsys.readouterr().err
+
+
+def test_other_code_beside_the_model_is_another_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "beside.py").write_text("WIDTH = 4\n")
+    code = tmp_path / "net.py"
+    code.write_text("import beside\nfrom torch import nn\ndef net(): return nn.Linear(2, 3)\n")
+    command = [
+        sys.executable, "-m", "suture", "train", "--model", f"{code}:net", "--data", DATA, "--epochs", "1", "--out",
+        str(tmp_path / "a"),
+    ]  # fmt: skip
+    assert subprocess.run(command, check=False).returncode == 0
+    assert subprocess.run(command, check=False).returncode == 0
+    (tmp_path / "beside.py").write_text("WIDTH = 5\n")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "another training (other code or data)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,22 @@ def test_recipes_of_earlier_versions_go_by_the_same_hash() -> None:
     assert later.keys() - old.keys() == {"options", "schedule"}
 
 
+@pytest.mark.parametrize("lr", [1e-4, 1e-5, 1e-9])
+@pytest.mark.parametrize("base", [Recipe(), Recipe(optimizer="adam"), Recipe(lr=0.1)], ids=["sgd", "adam", "fast"])
+def test_a_learning_rate_below_the_least_one_falls_too(base: Recipe, lr: float) -> None:
+    for recipe in (Recipe(lr=lr), validated(Recipe, base.fields_with({"lr": lr}), "mine.toml")):
+        optimizer, schedules = recipe.build([torch.nn.Parameter(torch.zeros(1))])
+        rates = []
+        for _ in range(recipe.epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            for schedule in schedules:
+                schedule.step()
+        assert rates == sorted(rates, reverse=True)
+        assert rates[0] == pytest.approx(lr)
+        assert rates[-1] < 0.2 * lr
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -323,7 +339,13 @@ def test_recipes_of_earlier_versions_go_by_the_same_hash() -> None:
         ),
         ({"schedule": "onecyclelr", "schedule_options": {"total_steps": 7}}, "refuses.*Tried to step 8 times"),
         ({"schedule": "onecyclelr", "schedule_options": {"cycle_momentum": True}}, "cycles the momentum"),
-        ({"schedule": "linear", "lr_min": 1}, "the schedule linear refuses"),
+        ({"schedule": "linear", "lr_min": 1}, "lr_min 1 is above lr 0.01, and linear falls"),
+        ({"lr": 1e-3, "lr_min": 1e-2}, "lr_min 0.01 is above lr 0.001, and cosine falls"),
+        ({"momentum": -0.5}, "'momentum': it must be at least 0 and less than 1, not -0.5"),
+        ({"momentum": 1}, "'momentum': it must be at least 0 and less than 1, not 1"),
+        ({"momentum": "critcal"}, "'momentum': it must be a number, or critical, inverse or hybrid, not 'critcal'"),
+        ({"weight_decay": float("inf")}, "'weight_decay'.*finite"),
+        ({"momentum": "hybrid", "threshold": 90}, "'threshold'.*less than or equal to 1"),
         ({"schedule": "step", "match_effective_lr": True, "momentum": 0.9}, "goes with the schedule cosine"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -1,6 +1,7 @@
 """Training into a directory: resumed bit for bit, done once, refused for another one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from suture.errors import InvalidArgumentError, MissingFileError, RunError, Unkn
 from suture.optimizers import CADAM, IKFAD, CubicDamping
 from suture.patch import base_sha256
 from suture.physics import cosine_lr, critical_momentum, effective_lr
+from suture.rundir import write_atomic
 from suture.tasks import Classification
 from suture.training import TRAININGS, Augment, Fit, Recipe, fit
 from suture.training.presets import load_recipe
@@ -110,6 +112,31 @@ def test_a_training_that_diverges_says_when_and_keeps_the_last_good_state(tmp_pa
     result = go(tmp_path, SHORT.model_copy(update={"lr": 1e30, "clip": None}))
     assert result.stopped is not None
     assert all(tensor.isfinite().all() for tensor in load_file(result.weights).values())
+    again = go(tmp_path, SHORT.model_copy(update={"lr": 1e30, "clip": None}))
+    assert again.stopped == result.stopped
+    assert len(again.history) == len(result.history)
+
+
+def test_a_training_killed_after_its_last_epoch_has_its_whole_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = go(tmp_path / "whole")
+    written: list[Path] = []
+
+    def dies(path: Path, content: str) -> None:
+        written.append(path)
+        if len(written) == SHORT.epochs:
+            raise KeyboardInterrupt
+        write_atomic(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[Fit.__module__], "write_atomic", dies)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "killed")
+    assert len(pd.read_csv(tmp_path / "killed" / "history.csv")) == SHORT.epochs - 1
+    killed = go(tmp_path / "killed")
+    assert pd.read_csv(killed.log)["loss"].tolist() == pytest.approx(whole.history["loss"].tolist())
+    assert sha(killed) == sha(whole)
 
 
 def test_the_paper_s_recipes() -> None:

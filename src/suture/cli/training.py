@@ -46,7 +46,7 @@ def train(
     mean: MeanOpt = None,
     std: StdOpt = None,
     task: TaskOpt = "classification",
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")] = 42,
     device: DeviceOpt = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard event files too.")] = False,
     skip_bad: SkipOpt = False,
@@ -63,7 +63,7 @@ def train(
     from suture.cli.words import numbers
     from suture.errors import NonFiniteError
     from suture.history import load_history
-    from suture.loading import load_data, load_model, load_task
+    from suture.loading import load_data, load_model, load_object, load_task
     from suture.rundir import fingerprint
     from suture.stages.scan import scan
     from suture.training import fit
@@ -76,6 +76,7 @@ def train(
         model=model, data=data, verify=test, size=size, mean=numbers("--mean", mean), std=numbers("--std", std),
         task=task, seed=seed, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
+    load_object(asked.model)  # imports what belongs to its code, which the directory is compared by
     examples = load_data(str(asked.data), asked.image, skip_bad=skip_bad)
     held_out = load_data(asked.verify, asked.image, skip_bad=skip_bad) if asked.verify else None
 

@@ -57,6 +57,8 @@ SCHEDULES: dict[str, type[LRScheduler]] = {
 SGD_FAMILY = ("sgd", "asgd", "cubic_damping", "ikfad")
 ADAM_LR = 5e-4  # of the plan for networks that Adam trained
 FALL = 100  # times, from lr to lr_min, as in the paper's surgical correction
+LEAST_FALL = 10  # times; a learning rate that would fall less gets an end of its own
+LR_MIN = 1e-4  # of SGD and its kin (Table 16)
 FIELDS = ("lr", "momentum", "weight_decay")  # of a recipe, and so no options
 
 
@@ -107,6 +109,8 @@ def usual(optimizer: str, given: Mapping[str, object]) -> dict[str, Any]:
             found["momentum"] = takes["betas"].default[0]
         elif "momentum" in takes:
             found["momentum"] = float(takes["momentum"].default)
+    elif isinstance(lr := given.get("lr"), int | float) and lr < LEAST_FALL * LR_MIN:
+        found["lr_min"] = lr / FALL
     options = given.get("options")
     betas = options.get("betas") if isinstance(options, Mapping) else None
     if "betas" in takes and isinstance(betas, list | tuple) and betas:

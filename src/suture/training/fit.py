@@ -1,5 +1,6 @@
 """Train a network from a recipe into a directory: weights, log, and a checkpoint to resume from."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from suture.errors import RunError, SutureError
 from suture.friction import friction_beside, friction_of, save_friction
-from suture.images import ImageFormat
+from suture.images import ImageFolder, ImageFormat
 from suture.moments import beside, measure_moments, save_moments
 from suture.rundir import RunDir, fingerprint, read_json, replacing, write_atomic, write_json
 from suture.tasks import Examples, Task, evaluate
@@ -22,6 +24,7 @@ from suture.training.loop import Row, TrainingRun, train
 from suture.training.presets import Recipe
 
 WEIGHTS, HISTORY, DESCRIPTION = "weights.safetensors", "history.csv", "training.json"
+NO_ROWS = ["epoch", "lr", "momentum", "loss", "accuracy", "seconds"]  # of the history of no epoch
 
 
 class Logger(Protocol):
@@ -74,7 +77,8 @@ def fit(
     Args:
         build: makes the network; random numbers it draws come from `seed`.
         out: directory of the weights, the log and the checkpoint.
-        identity: a fingerprint of the model's code and the data; `out` is refused for another one.
+        identity: a fingerprint of the model's code and of what was asked; `out` is refused for another one, and for
+            other pictures in class folders. Other examples may be drawn at random, so their content is not compared.
         named: what `identity` was made from, by name, so that a difference can be named.
         loggers: makes loggers when there is something to train.
 
@@ -83,7 +87,8 @@ def fit(
     """
     device = torch.device(device)
     directory, fresh = RunDir(out), not out.exists()
-    key = fingerprint(recipe.model_dump(mode="json"), seed, identity, len(examples))
+    pictures = [content for each in (examples, test) if (content := _content(each))]
+    key = fingerprint(recipe.model_dump(mode="json"), seed, identity, len(examples), *pictures)
     asked = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "examples": len(examples), **(named or {})}
     description = out / DESCRIPTION
     with directory.lock():
@@ -99,6 +104,8 @@ def fit(
                 if fresh and not (out / HISTORY).exists():
                     shutil.rmtree(out, ignore_errors=True)  # nothing was trained: the mended command may begin anew
                 raise
+            history = run.history if len(run.history) else pd.DataFrame(columns=NO_ROWS)
+            write_atomic(out / HISTORY, history.to_csv(index=False))  # which lacks an epoch if it was killed in between
             record = measure_moments(model, examples, task, device=device, seed=seed)
             if friction:
                 save_friction(friction, friction_beside(out / WEIGHTS))
@@ -107,8 +114,19 @@ def fit(
                 state = {name: tensor.cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
                 save_file(state, temporary, metadata={"stopped": run.stopped or ""})
             Checkpoints(out, key).clear()
-            return Fit(out / WEIGHTS, out / HISTORY, run.history, run.stopped)
-    return Fit(out / WEIGHTS, out / HISTORY, pd.read_csv(out / HISTORY), None)
+    with safetensors.safe_open(out / WEIGHTS, framework="pt") as file:
+        stopped = (file.metadata() or {}).get("stopped") or None
+    return Fit(out / WEIGHTS, out / HISTORY, pd.read_csv(out / HISTORY), stopped)
+
+
+def _content(examples: Examples | None) -> str:
+    """Changes with any picture of class folders, its class, or the classes."""
+    if not isinstance(examples, ImageFolder):
+        return ""
+    digest = hashlib.sha256(repr((examples.classes, examples.targets, repr(examples.image))).encode())
+    for i in range(len(examples)):
+        digest.update(examples.pixels(i).tobytes())
+    return digest.hexdigest()
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import (
@@ -26,6 +26,9 @@ from suture.rundir import read_toml, validated
 from suture.schedules import CriticalMomentum, HybridMomentum, InverseCoupledMomentum
 from suture.training.augment import Augment
 from suture.training.by_name import (
+    FALL,
+    LEAST_FALL,
+    LR_MIN,
     NO_OPTIMIZERS,
     NO_SCHEDULES,
     OPTIMIZERS,
@@ -59,7 +62,7 @@ class Recipe(BaseModel):
     (0.0005, 5e-06, 0.9)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(30, ge=1, description="passes over the examples")
     batch_size: int = Field(128, ge=1, description="examples per step")
@@ -75,16 +78,17 @@ class Recipe(BaseModel):
     schedule_options: dict[str, Any] | None = Field(None, description="arguments of the schedule, by name")
     lr: float = Field(0.01, gt=0, description="learning rate of the first epoch; 5e-4 for the Adam family and RMSprop")
     lr_min: float = Field(
-        1e-4,
+        LR_MIN,
         ge=0,
-        description="learning rate that cosine and linear fall to after the last epoch; lr / 100 for others than SGD",
+        description="learning rate that cosine and linear fall to after the last epoch; lr / 100 for others than SGD, "
+        "and for an lr below 0.001",
     )
     momentum: float | MomentumName = Field(
         "critical",
         description="a number, or critical: clamp(1 - 2 sqrt(lr), 0.5, 0.99), inverse: 0.95 to 0.85 against lr, "
         "hybrid: critical, then 0.9; betas[0] for the Adam family",
     )
-    threshold: float = Field(0.90, description="held-out accuracy at which hybrid switches")
+    threshold: float = Field(0.90, gt=0, le=1, description="held-out accuracy at which hybrid switches")
     switch_epoch: int | None = Field(None, ge=0, description="last critical epoch of hybrid, in place of threshold")
     match_effective_lr: bool = Field(
         False, description="scale lr so that lr / (1 - momentum) is what it would be with critical momentum"
@@ -102,6 +106,17 @@ class Recipe(BaseModel):
     @classmethod
     def _known_schedule(cls, name: str) -> str:
         return known_name(name, SCHEDULES, NO_SCHEDULES, "schedule")
+
+    @field_validator("momentum", mode="before")
+    @classmethod
+    def _a_momentum(cls, momentum: Any) -> Any:
+        """Refused here, as an optimizer would refuse it only when a training begins."""
+        names = list(get_args(MomentumName))
+        if isinstance(momentum, str) and momentum not in names:
+            raise ValueError(f"it must be a number, or {', '.join(names[:-1])} or {names[-1]}, not {momentum!r}")
+        if isinstance(momentum, int | float) and not 0 <= momentum < 1:
+            raise ValueError(f"it must be at least 0 and less than 1, not {momentum:g}")
+        return momentum
 
     @field_validator("options", "schedule_options")
     @classmethod
@@ -139,6 +154,10 @@ class Recipe(BaseModel):
         if betas and isinstance(self.momentum, float) and betas[0] != self.momentum:
             raise InvalidArgumentError(
                 f"momentum {self.momentum:g} is betas[0], which options say is {betas[0]}; leave momentum out"
+            )
+        if self.schedule in ("cosine", "linear") and self.lr_min > self.lr:
+            raise InvalidArgumentError(
+                f"lr_min {self.lr_min:g} is above lr {self.lr:g}, and {self.schedule} falls; give a smaller lr_min"
             )
         if self.match_effective_lr and self.schedule != "cosine":
             raise InvalidArgumentError(f"match_effective_lr goes with the schedule cosine, not with {self.schedule}")
@@ -184,6 +203,9 @@ class Recipe(BaseModel):
             if isinstance(options, Mapping) and "betas" in options:
                 left.add("momentum")
             kept = {name: value for name, value in kept.items() if name not in left}
+        lr, least = changes.get("lr"), kept.get("lr_min")
+        if isinstance(lr, int | float) and least is not None and lr < LEAST_FALL * least:
+            kept["lr_min"] = lr / FALL
         if str(changes.get("schedule", self.schedule)).lower() != self.schedule:
             kept.pop("schedule_options", None)
         return kept | dict(changes)
