@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from suture.case import Case
+from suture.class_order import doubts
 from suture.errors import InvalidArgumentError
 from suture.localizers import RULES, gather
 from suture.localizers.choice import chosen, refuse_random_outputs, refuse_strange_reference, rule_of
@@ -55,6 +56,7 @@ class Localization(Result, stage="localize", schema=2):
         cost: localizer, "verdicts", "nulls" or "pays" → forward and backward passes over `diagnose`; what several
             share is counted where it was asked for first.
         skipped: localizer → why it could not be used here.
+        warnings: what may be wrong with the labels, so that no layer is to blame.
     """
 
     scores: Scores
@@ -78,6 +80,7 @@ class Localization(Result, stage="localize", schema=2):
     examples: Table
     cost: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def guessing(self) -> bool:
@@ -160,6 +163,7 @@ def localize(
         n=len(outcomes.right), n_errors=len(evidence.wrong_at), n_null=len(null.wrong_at), accuracy=outcomes.accuracy,
         groups={group: list(parameters) for group, parameters in case.groups.items()},
         examples=_examples(outcomes), cost=passes.cost, skipped=left_out | unusable,
+        warnings=doubts(case, "diagnose", outcomes),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, PlainSerializer
 
 from suture.case import Case
+from suture.class_order import missing_folders
 from suture.errors import InvalidArgumentError
 from suture.patch import Patch, load_patch, patched
 from suture.stages.baselines import baseline_table, no_baselines
@@ -34,7 +35,6 @@ from suture.stats import (
     wilson,
 )
 from suture.tasks import Outcomes
-from suture.treatments.doubts import missing_folders
 from suture.wording import several
 
 

@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from scipy.stats import binom, fisher_exact
 
 from suture.case import Case
+from suture.class_order import missing_folders
 from suture.splits import Split
 from suture.stats import holm
-from suture.tasks import Outcomes, batches
+from suture.tasks import Outcomes
 from suture.training import Augment
 from suture.treatments.plan import Plan
 from suture.wording import percent, several
@@ -159,21 +159,6 @@ def _other_labels(case: Case, odd: Counts) -> str:
         f"{' and '.join(here)} in 'repair' are predicted otherwise, where {' and '.join(there)} are in 'diagnose'"
         f"{others}: check those labels"
     )
-
-
-def missing_folders(case: Case, split: str) -> list[str]:
-    """Fewer classes in the data than the network has: labels are numbered by name, so a missing one shifts them."""
-    if not case.classes or not hasattr(case.task, "probabilities"):
-        return []
-    with torch.inference_mode():
-        batch = next(batches(case.splits[split].only([0]), case.task, case.device, 1))
-        outputs = case.task.probabilities(case.task.outputs(case.model, batch), batch).shape[-1]
-    if outputs == len(case.classes):
-        return []
-    return [
-        f"the network tells {outputs} classes and the data has {len(case.classes)}: labels are numbered by the names "
-        "of the folders, so that a folder which is missing shifts all that follow; check that every class has one"
-    ]
 
 
 def _contradictions(case: Case) -> list[str]:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 GUESSING = (
     "The model does no better than guessing, or than always giving the most frequent class: are --size, --mean and "
-    "--std those it was trained with? Data that a function gives must be normalised there."
+    "--std those it was trained with, and the classes in its order? Data "
+    "that a function gives must be normalised there."
 )
 MOST_DIGITS = 6  # that tell a score from the line above which it stands out
 LONGEST = 60  # groups in a table: all of them are in scores.csv
@@ -68,8 +69,9 @@ def grid(result: Localization, *, narrow: bool = False) -> Grid:
 
 
 def warnings(result: Localization) -> list[str]:
-    """What puts all the rest in doubt."""
-    return [GUESSING] if result.guessing else []
+    """What puts all the rest in doubt: labels that explain the errors, or else settings that may."""
+    said = [f"{text[:1].upper()}{text[1:]}." for text in result.warnings]
+    return said or ([GUESSING] if result.guessing else [])
 
 
 def beside(result: Localization) -> Grid:

@@ -46,10 +46,14 @@ def opening(run: Finished) -> dict[str, Any]:
         "numbers": headline(verification) if verification else None,
         "n": verification.n if verification else 0,
         "where": where(run.localize, run.treat, run.diagnose),
-        "caveats": [
-            *(warnings(run.localize) if run.localize else []),
-            *(caveats(verification) if verification else []),
-        ],
+        "caveats": list(
+            dict.fromkeys(
+                [
+                    *(warnings(run.localize) if run.localize else []),
+                    *(caveats(verification) if verification else []),
+                ]
+            )
+        ),
         "chart": _chart(verification) if verification and verification.n else None,
     }
 
