@@ -8,6 +8,7 @@ import pickle
 import weakref
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -479,3 +480,47 @@ def test_a_schedule_of_ones_own():
     optimizer = sgd()
     used = run(optimizer, [Ramp(optimizer)], 6)
     assert [momentum for _, momentum in used] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 0.9])
+
+
+class Wrapper:
+    """As DeepSpeed's: no torch optimizer, and has it."""
+
+    def __init__(self, inner):
+        self.optimizer = inner
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+
+class Prepared(Wrapper, torch.optim.Optimizer):
+    """As Accelerate's: a torch optimizer whose constructor did not run, so it has no hooks."""
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper, Prepared])
+def test_wrapped_optimizers_are_scheduled(wrapper):
+    optimizer = sgd()
+    for wrapped in (wrapper(optimizer), wrapper(Wrapper(optimizer))):
+        mine = CriticalMomentum(wrapped)
+        assert mine.optimizer is optimizer
+        wrapped.param_groups[0]["lr"] = 0.04
+        optimizer.step()
+        assert momenta(optimizer) == [pytest.approx(0.6)]
+        wrapped.param_groups[0]["lr"] = 0.01
+        mine.step()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "two", [torch.tensor(2.0), torch.tensor(2), torch.tensor(2.0, requires_grad=True),
+            np.float32(2), np.array(2.0), np.array([2.0]), torch.tensor([2.0]), [np.float64(2)]],
+)  # fmt: skip
+def test_curvature_may_be_a_number_of_torch_or_numpy(two):
+    optimizer = sgd()
+    CriticalMomentum(optimizer, curvature=two)
+    expected = sgd()
+    CriticalMomentum(expected, curvature=2.0)
+    assert momenta(optimizer) == momenta(expected)

@@ -1,6 +1,7 @@
 """What the momentum schedules refuse, and the sentence they say."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -134,3 +135,19 @@ def test_two_schedules_on_one_optimizer_notice_each_other():
     del first
     optimizer.step()
     assert momenta(optimizer) == [0.9] == second.get_last_momentum()
+
+
+def test_hybrid_warns_of_fractions_for_a_percentage():
+    hybrid = HybridMomentum(sgd(), threshold=90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for metric in (0.1, 0.9, 1.1, 0.95, 0.95, 0.95, 0.95):  # percentages of a hard task begin so
+            hybrid.step(metric)
+    with pytest.warns(UserWarning, match=r"the last 5 metrics were at most 1 \(now 0\.95\) while the threshold is 90"):
+        hybrid.step(0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hybrid.step(0.95)
+        fractions = HybridMomentum(sgd())
+        for _ in range(9):
+            fractions.step(0.5)

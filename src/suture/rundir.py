@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import filelock
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
 
 from suture.errors import InvalidArgumentError, MissingFileError, RunError
 from suture.registry import suggest
@@ -66,13 +65,21 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(
             f"{path} cannot be written ({why}), and what was there before stays; make room, or name another place"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    from safetensors import SafetensorError  # noqa: PLC0415 - not loaded to read a command line
+
+    return isinstance(error, OSError | SafetensorError)
 
 
 def sync_directory(path: Path) -> None:

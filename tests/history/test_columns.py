@@ -26,13 +26,13 @@ NAMES = {
         "accuracy", "acc", "Accuracy/test", "test_accuracy", "val_acc", "valAcc", "acc@1", "top1", "Acc@1 (val)",
         "eval/accuracy", "validation/epoch_accuracy", "mean_token_accuracy", "val_top1_acc",
     ],
-    "curvature": ["curvature", "sharpness", "lambda_max", "λ", "hessian/top_eigenvalue"],
+    "curvature": ["curvature", "sharpness", "lambda_max", "λ_max", "hessian/top_eigenvalue"],
     "optimizer": ["optimizer", "Optimizer"],
 }  # fmt: skip
 OTHERS = [
     "lr-SGD-weight_decay", "lr_scale", "lr-max", "weight_decay", "loss_scale", "grad_norm", "acc@5", "top5",
-    "top_5_accuracy", "best_acc", "num_epochs", "steps_per_epoch", "batch_size", "eval_runtime", "epoch_time",
-    "seconds", "train_acc_auto_0", "eval_steps_per_second", "train", "test", "", "μ_c", "time", "gpu",
+    "top_5_accuracy", "best_acc", "num_epochs", "steps_per_epoch", "batch_size", "eval_runtime", "epoch_time", "λ",
+    "lambda", "seconds", "train_acc_auto_0", "eval_steps_per_second", "train", "test", "", "μ_c", "time", "gpu",
 ]  # fmt: skip
 
 
@@ -68,6 +68,38 @@ def test_param_groups_are_said() -> None:
     assert found.optimizer == "Adam"
     assert found.notes == ["2 learning rates were logged; 'lr-Adam/pg1' is the one that is scanned"]
     assert not find_columns(["lr-Adam/pg1", "lr-Adam/pg2"], {"lr": "lr-Adam/pg2"}, "x").notes
+
+
+@pytest.mark.parametrize(
+    ("names", "role", "best"),
+    [
+        (["alpha", "base_lr", "lr"], "lr", "lr"),
+        (["mu", "momentum"], "momentum", "momentum"),
+        (["beta1", "train/momentum_step"], "momentum", "train/momentum_step"),
+        (["nll", "loss"], "loss", "loss"),
+        (["acc", "test_accuracy", "val_acc"], "accuracy", "val_acc"),
+    ],
+)
+def test_the_usual_name_comes_first_wherever_it_stands(names: list[str], role: str, best: str) -> None:
+    for order in (names, names[::-1]):
+        columns = order if role == "lr" else ["lr", *order]
+        assert find_columns(columns, {}, "x").names[role] == best
+
+
+def test_choices_are_said() -> None:
+    found = find_columns(["mu", "momentum", "alpha", "lr", "sharpness", "lambda"], {}, "x")
+    assert found.notes == [
+        "2 learning rates were logged; 'lr' is the one that is scanned",
+        "2 momenta were logged; 'momentum' is the one that is scanned",
+        "'sharpness' is taken for the curvature λ of each epoch, unless one is given",
+    ]
+    own = {"lr": "alpha", "momentum": "mu", "curvature": "lambda"}
+    assert not find_columns(["mu", "momentum", "alpha", "lr", "lambda"], own, "x").notes
+
+
+def test_what_is_suggested_can_be_pasted() -> None:
+    with pytest.raises(DataError, match=r"say --column 'lr=vivid-sun-12 - lr' \(in Python columns=\{'lr': 'vivid-sun"):
+        find_columns(["Step", "vivid-sun-12 - lr"], {}, "x")
 
 
 def test_a_misspelt_learning_rate_is_suggested() -> None:

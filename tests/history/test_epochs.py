@@ -36,6 +36,11 @@ BOUNDARIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "epoch from 1": ({"epoch": WHOLE + 1}, {}),
     "fraction done": ({"epoch": np.arange(1, 31) / STEPS}, {}),
     "fraction from 0": ({"epoch": np.arange(30) / STEPS}, {}),
+    "epoch and steps per epoch": ({"epoch": WHOLE + 1}, {"steps_per_epoch": 7}),
+    "epoch and step that starts again": ({"epoch": WHOLE + 1, "iter": np.tile(np.arange(STEPS), 3)},
+                                         {"steps_per_epoch": STEPS}),
+    "one epoch throughout": ({"epoch": 0, "step": np.arange(30)}, {"steps_per_epoch": STEPS}),
+    "step that starts again, of so many": ({"step": np.tile(np.arange(STEPS), 3)}, {"steps_per_epoch": STEPS}),
     "step from 0": ({"step": np.arange(30)}, {"steps_per_epoch": STEPS}),
     "step from 1": ({"step": np.arange(1, 31)}, {"steps_per_epoch": STEPS}),
     "rows": ({}, {"steps_per_epoch": STEPS}),
@@ -59,6 +64,35 @@ def test_boundaries_of_epochs_are_given_or_inferred(name: str) -> None:
     if name == "held-out accuracy":
         assert "an epoch is taken to end where 'val_acc' was logged, every 10 steps" in notes(history)
         assert history.table["accuracy"].tolist() == pytest.approx([0.09, 0.19, 0.29])
+
+
+def test_a_column_of_epochs_counts_more_than_the_steps_per_epoch() -> None:
+    history = load_history(log(epoch=[1, 2, 3], lr=LR), steps_per_epoch=391)
+    assert history.table["epoch"].tolist() == [1, 2, 3]
+    assert notes(history) == "epochs are those of 'epoch', so the steps per epoch were not needed"
+
+
+def test_the_end_of_the_last_epoch_begins_no_further_one() -> None:
+    fraction = np.arange(31) / STEPS
+    for end in (3.0, 3 + 1e-12, 3 - 1e-12):
+        history = load_history(log(epoch=[*fraction[:-1], end], lr=0.1, loss=fraction))
+        assert history.table["epoch"].tolist() == [1, 2, 3]
+        assert history.table["loss"].tolist() == pytest.approx([0.45, 1.45, 2.5])
+    assert load_history(log(epoch=[0, 0.5, 1, 1.5, 2.5], lr=0.1)).table["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_test_after_the_training_is_no_epoch_of_it() -> None:
+    blank = [None] * 3
+    history = load_history(
+        log(epoch=[0, 1, 2, 3, 3], lr=[*LR, None, None], val_acc=[0.4, 0.5, 0.6, None, None],
+            test_acc=[*blank, 0.5, None], test_loss=[*blank, 1.0, None], train_loss=[3.0, 2.0, 1.0, None, None])
+    )  # fmt: skip
+    assert history.table["epoch"].tolist() == [1, 2, 3]
+    assert "1 epoch at the end logged neither lr nor a curve and was left out" in notes(history)
+    kept = load_history(log(epoch=[1, 2, 3], lr=[0.1, None, None], loss=[3.0, 2.0, 1.0]))
+    assert kept.table["epoch"].tolist() == [1, 2, 3]
+    alone = load_history(log(epoch=[1, 2, 3], lr=[0.1, None, None]))
+    assert alone.table["epoch"].tolist() == [1, 2, 3]
 
 
 def test_every_so_many_steps() -> None:
@@ -149,6 +183,52 @@ def test_what_is_no_log_of_one_run_is_refused() -> None:
         DataError, match=r"'epoch' goes back 19 times in 40 rows \(first from 2 to 1\), so this is no log of one"
     ):
         load_history(log(epoch=[1, 2] * 20, lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("run", ["a", "b"]), ("phase", ["train", "val"]), ("split", ["train", "val", None])]
+)
+def test_runs_and_phases_side_by_side_are_refused(name: str, words: list[Any]) -> None:
+    n = len(words)
+    table = log(epoch=np.repeat([1, 2, 3], n), lr=0.1, loss=1.0, **{name: words * 3})
+    first, second = words[:2]
+    with pytest.raises(
+        DataError, match=rf"'{name}' is '{first}' and '{second}' in the same epochs \(first 1\), so this .* by '{name}'"
+    ):
+        load_history(table)
+    assert len(load_history(table[table[name] == first]).table) == 3
+    with pytest.raises(DataError, match=f"split it by '{name}'"):
+        load_history(table.drop(columns="loss"))
+
+
+WORDS = {
+    "times": [f"2024-01-01 10:{i:02}" for i in range(30)],
+    "time left": [f"0:0{i % STEPS}" for i in range(30)],
+    "progress": [f"{i % STEPS}/{STEPS}" for i in range(30)],
+    "answers": [str(i % 2 == 0) for i in range(30)],
+    "truth": [i % 2 == 0 for i in range(30)],
+    "numbers": [i % 3 for i in range(30)],
+    "one word": ["cuda"] * 30,
+    "now and then": ["saved" if i == 17 else "on" for i in range(30)],
+    "by epoch": np.repeat(["warm-up", "high", "low"], STEPS),
+    "remarks": [f"remark {i}" for i in range(30)],
+    "blank": [None] * 30,
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_other_words_tell_no_runs_apart(name: str) -> None:
+    assert len(load_history(by_step(epoch=WHOLE, said=WORDS[name])).table) == 3
+
+
+def test_events_that_log_different_things_are_one_run() -> None:
+    table = log(
+        event=["train", "train", "val"] * 3, epoch=np.repeat([1, 2, 3], 3), lr=[0.1, 0.09, None] * 3,
+        train_loss=[1.0, 2.0, None] * 3, val_acc=[None, None, 0.5] * 3,
+    )  # fmt: skip
+    history = load_history(table)
+    assert history.table["loss"].tolist() == [1.5] * 3
+    assert history.table["accuracy"].tolist() == [0.5] * 3
 
 
 def test_gaps_are_said() -> None:

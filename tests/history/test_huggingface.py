@@ -65,7 +65,7 @@ def test_a_loss_that_is_nan_is_kept_as_missing_and_said(state: Path) -> None:
     state.write_text(text)
     history = load_history(state)
     assert history.table["loss"].tolist() == pytest.approx([0.4, 0.2])
-    assert "1 of 6 values of 'loss' is no number and counts as missing (row 4: 'nan')" in history.notes
+    assert "1 of 6 values of 'loss' cannot be used and counts as missing (row 4: 'nan')" in history.notes
 
 
 def test_cut_off_anywhere_the_whole_records_are_read(state: Path) -> None:
@@ -107,3 +107,10 @@ def test_what_is_no_trainer_state(state: Path, content: bytes, part: str) -> Non
         load_history(state)
     assert part in str(caught.value)
     assert str(state) in str(caught.value)
+
+
+def test_a_mark_before_the_json_is_no_damage(state: Path) -> None:
+    state.write_text(json.dumps(STATE), encoding="utf-8-sig")
+    history = load_history(state)
+    check(history)
+    assert not any("damaged" in note for note in history.notes)

@@ -96,8 +96,8 @@ def test_what_is_missing_stays_missing_and_what_is_no_number_is_said(log: Path) 
     history = load_history(log)
     assert history.table["loss"].isna().tolist() == [True, True, False, True, True]
     assert history.table["accuracy"].isna().tolist() == [False, False, True, False, False]
-    assert "2 of 5 values of 'loss' are no number and count as missing (row 4: 'nan')" in notes(history)
-    assert "1 of 5 values of 'val_acc' is no number and counts as missing (row 3: '?')" in notes(history)
+    assert "2 of 5 values of 'loss' cannot be used and count as missing (row 4: 'nan')" in notes(history)
+    assert "1 of 5 values of 'val_acc' cannot be used and counts as missing (row 3: '?')" in notes(history)
     assert "loss is missing in 4 of 5 epochs" in notes(history)
 
 
@@ -257,3 +257,62 @@ def test_huge_logs_are_read_row_by_row(log: Path) -> None:
 def test_the_readers_are_a_registry_that_users_extend(tmp_path: Path) -> None:
     assert set(READERS) == {"csv", "lightning", "huggingface", "tensorboard"}
     assert all(reader.looks_for for reader in READERS.values())
+
+
+def test_a_list_of_one_is_a_number(log: Path) -> None:
+    log.write_text("epoch,lr,loss\n1,[0.1],[2]\n2,[0.05],[[1]]\n")
+    history = load_history(log)
+    assert history.table["lr"].tolist() == [0.1, 0.05]
+    assert "1 of 2 values of 'loss' cannot be used and counts as missing (row 2: '[[1]]')" in notes(history)
+    log.write_text('epoch,lr\n1,"[0.1, 0.01]"\n')
+    with pytest.raises(DataError, match="no learning rate"):
+        load_history(log)
+
+
+def test_runs_side_by_side_in_a_file_are_refused(log: Path) -> None:
+    log.write_text("run,epoch,lr,val_acc\n" + "".join(f"a,{e},0.1,0.5\nb,{e},1e-4,0.5\n" for e in (1, 2, 3)))
+    with pytest.raises(DataError, match="'run' is 'a' and 'b' in the same epochs"):
+        load_history(log)
+
+
+# JSON lines
+
+LINES = """{"epoch": 1, "lr": 0.1, "loss": 2.3, "tags": ["a"]}
+{"epoch": 2, "lr": [0.05], "loss": NaN}
+
+{"epoch": 3, "lr": 0.02, "val_acc": "60 %"}
+"""
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.json", "log.ndjson", "log"])
+@pytest.mark.parametrize("begin", ["", "\ufeff", "\n"], ids=["plain", "mark", "blank line"])
+def test_json_lines_are_a_table(tmp_path: Path, name: str, begin: str) -> None:
+    path = tmp_path / name
+    path.write_text(begin + LINES, encoding="utf-8")
+    history = load_history(path)
+    assert history.table["lr"].tolist() == [0.1, 0.05, 0.02]
+    assert history.table["accuracy"].tolist()[2] == pytest.approx(0.6)
+    assert history.columns == {"epoch": "epoch", "lr": "lr", "loss": "loss", "accuracy": "val_acc"}
+    assert not history.preconditioned
+    assert "left out" not in notes(history)
+
+
+def test_damaged_json_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(LINES + '{"epoch": 4, "lr": 0.0')
+    history = load_history(path)
+    assert history.table["epoch"].tolist() == [1, 2, 3]
+    assert "1 line without a whole JSON object left out (first line 5)" in notes(history)
+    path.write_text('{"epoch": 1, "rate": 0.1}\n')
+    with pytest.raises(DataError, match="if 'rate' is it, say --column lr=rate"):
+        load_history(path)
+    path.write_text('{"lr": 0.1}\n{"lr": "fast"}\n')
+    with pytest.raises(DataError, match="'lr' of line 2 is 'fast', no learning rate"):
+        load_history(path)
+
+
+def test_runs_side_by_side_in_json_lines_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f'{{"run": "{run}", "epoch": {e}, "lr": 0.1}}\n' for e in (1, 2, 3) for run in "ab"))
+    with pytest.raises(DataError, match="'run' is 'a' and 'b' in the same epochs"):
+        load_history(path)

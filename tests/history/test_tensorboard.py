@@ -137,7 +137,7 @@ def test_files_that_share_steps_but_not_tags_are_one_run(tmp_path: Path) -> None
 def test_nan_is_missing_and_said(tmp_path: Path) -> None:
     history = load_history(write(tmp_path, {**RUN, "loss/train": [(1, 2.0), (2, float("nan")), (3, 0.5)]}))
     assert history.table["loss"].isna().tolist() == [False, True, False]
-    assert "1 of 3 values of 'loss/train' is no number and counts as missing (step 2: 'nan')" in history.notes
+    assert "1 of 3 values of 'loss/train' cannot be used and counts as missing (step 2: 'nan')" in history.notes
 
 
 def test_cut_off_at_any_byte_what_stands_before_is_read(tmp_path: Path) -> None:

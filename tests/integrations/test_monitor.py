@@ -7,6 +7,7 @@ import pickle
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -156,6 +157,9 @@ def test_param_groups() -> None:
     with DampingMonitor(opt, group=1) as monitor:
         opt.step()
     assert monitor.history().table["lr"].tolist() == [0.2]
+    said = "of 2 param groups, the lr and momentum of group 1 are scanned"
+    assert said in monitor.history().notes
+    assert said in copy.deepcopy(monitor).history().notes
     with pytest.raises(InvalidArgumentError, match="there is no param group 2; the optimizer has 2"):
         DampingMonitor(opt, group=2)
 
@@ -311,7 +315,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     monitor = DampingMonitor(optimizer())
     with pytest.raises(DataError, match="has seen no optimizer step"):
         monitor.history()
-    for value in ("0.3", [1.0], torch.zeros(2)):
+    for value in ("0.3", [1.0], torch.zeros(2), np.ones(3)):
         with pytest.raises(InvalidArgumentError, match="loss must be one number"):
             monitor.log(loss=value)
     with pytest.raises(InvalidArgumentError, match=r"a state of DampingMonitor has the fields begins, .* got none"):
@@ -328,3 +332,39 @@ def test_a_loss_that_is_nan_is_missing() -> None:
     history = monitor.history()
     assert history.table["loss"].isna().tolist() == [False, True, True]
     assert "loss is missing in 2 of 3 epochs" in history.notes
+
+
+@pytest.mark.parametrize("every", [None, STEPS])
+def test_what_is_logged_before_the_first_step_is_left_out(every: int | None) -> None:
+    opt = optimizer()
+    with DampingMonitor(opt, steps_per_epoch=every) as monitor:
+        monitor.log(loss=100.0, accuracy=0.1, curvature=3.0)
+        for _ in range(2):
+            steps(opt)
+            monitor.log(loss=1.0)
+    history = monitor.history()
+    assert history.table["loss"].tolist() == [1.0, 1.0]
+    assert "accuracy" not in history.table
+    assert history.table["curvature"].tolist() == [3.0, 3.0]
+    assert "a loss or accuracy from before the first step belongs to no epoch and was left out" in history.notes
+
+
+@pytest.mark.filterwarnings("error")
+def test_losses_with_gradients_and_arrays_of_one_are_numbers() -> None:
+    opt = optimizer()
+    with DampingMonitor(opt) as monitor:
+        for loss in (torch.tensor(0.5, requires_grad=True), torch.ones(1).requires_grad_(), np.ones(1), np.float32(2)):
+            steps(opt)
+            monitor.log(loss=loss)
+    assert monitor.history().table["loss"].tolist() == [0.5, 1.0, 1.0, 2.0]
+
+
+def test_a_record_from_before_groups_were_counted_still_loads() -> None:
+    opt = optimizer()
+    with DampingMonitor(opt) as monitor:
+        steps(opt)
+    state = monitor.state_dict()
+    del state["groups"]
+    other = DampingMonitor()
+    other.load_state_dict(state)
+    assert other.history().fingerprint == monitor.history().fingerprint

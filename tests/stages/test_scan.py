@@ -92,7 +92,7 @@ def test_a_schedule_that_cannot_be_rehearsed() -> None:
         rehearse("phsyics")
     with pytest.raises(InvalidArgumentError, match="'epochs'"):
         rehearse(TRAININGS["physics"], epochs=0)
-    with pytest.raises(InvalidArgumentError, match="momentum must lie in"):
+    with pytest.raises(InvalidArgumentError, match="at least 0 and less than 1"):
         scan(rehearse("1.5"))
     with pytest.raises(InvalidArgumentError, match="optimizer goes with a log that is read"):
         scan(TRAININGS["physics"], optimizer="sgd")
@@ -183,7 +183,7 @@ def test_a_learning_rate_of_zero_is_overdamped_at_every_momentum_below_one() -> 
         ({"form": "exakt"}, UnknownNameError, "did you mean 'exact'"),
         ({"curvature": 0.0}, InvalidArgumentError, "curvature must be positive"),
         ({"curvature": float("nan")}, InvalidArgumentError, "curvature must be positive"),
-        ({"tolerance": -0.1}, InvalidArgumentError, "tol must be"),
+        ({"tolerance": -0.1}, InvalidArgumentError, "tolerance must be a number from 0 up, got -"),
         ({"thresholds": (90,)}, InvalidArgumentError, "thresholds are shares between 0 and 1, got 90"),
         ({"steps_per_epoch": 0}, InvalidArgumentError, "steps_per_epoch must be at least 1"),
     ],
@@ -314,3 +314,21 @@ def test_columns_and_rows_are_tables_too() -> None:
     rows = [{"lr": 0.1, "momentum": 0.9}, {"lr": 0.01, "momentum": 0.9}]
     expected = suture.scan(pd.DataFrame(columns)).counts
     assert suture.scan(columns).counts == suture.scan(rows).counts == expected
+
+
+@pytest.mark.parametrize(
+    ("what", "part"),
+    [
+        (None, "got NoneType"),
+        (3, "got int"),
+        (pd.Series([0.1, 0.2]), "got Series"),
+        (np.ones(3), "got ndarray"),
+        ([], "got an empty list"),
+        ({}, "got an empty dict"),
+        ({"lr": [0.1, 0.2], "loss": [1.0]}, r"makes no table \(All arrays must be of the same length\)"),
+        ({"lr": 0.1}, "makes no table"),
+    ],
+)
+def test_what_is_no_history_is_refused_in_a_sentence(what: Any, part: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"^scan takes a log \(its path\), a table .*{part}"):
+        scan(what)

@@ -24,8 +24,8 @@ def scan(
         list[Path] | None,
         typer.Argument(
             metavar="RUN|LOG",
-            help="Run directory, or training logs: CSV, TensorBoard, Lightning's metrics.csv, Hugging Face's "
-            "trainer_state.json, or the directory of one. Several are put side by side.",
+            help="Run directory, or training logs: CSV, JSON lines, TensorBoard, Lightning's metrics.csv, Hugging "
+            "Face's trainer_state.json, or the directory of one. Several are put side by side.",
             show_default=False,
         ),
     ] = None,

@@ -61,9 +61,9 @@ class Rows:
             self.optimizer = name
 
     def log(self) -> Log:
-        """What was collected; what was no number is said in the notes."""
+        """What was collected; what was no number, or an infinite one, is said in the notes."""
         notes = [
-            f"{count} of {self._count} values of '{self.names[role]}' {'is' if count == 1 else 'are'} no number and "
+            f"{count} of {self._count} values of '{self.names[role]}' cannot be used and "
             f"count{'s' if count == 1 else ''} as missing ({place}: '{text}')"
             for role, (count, place, text) in self._odd.items()
         ]
@@ -95,11 +95,13 @@ class Rows:
 
 
 def number(cell: Any) -> float | None:
-    """A number, or None; "95.3 %" is 0.953."""
+    """A number, or None; "95.3 %" is 0.953, and "[0.1]", a list of one param group, 0.1."""
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError):
         text = str(cell).strip()
+    if text.startswith("[") and text.endswith("]") and not text.startswith("[["):
+        return number(text[1:-1])
     if not text.endswith("%"):
         return None
     try:

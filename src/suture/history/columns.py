@@ -6,6 +6,7 @@ and what remains must be a known name.
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,11 +28,13 @@ ROLES: dict[str, tuple[str, ...]] = {
         "multiclassaccuracy", "multiclass accuracy",
     ),
     "curvature": (
-        "curvature", "lambda", "lambda max", "sharpness", "eigenvalue", "top eigenvalue", "max eigenvalue",
+        "curvature", "lambda max", "sharpness", "eigenvalue", "top eigenvalue", "max eigenvalue",
         "hessian eigenvalue", "hessian top eigenvalue", "hessian max eigenvalue",
     ),
     "optimizer": ("optimizer",),
 }  # fmt: skip
+"""Role → names, the usual ones first. A bare lambda is none of them: it is as often the factor of an L2 penalty."""
+
 HELD_OUT = ("val", "valid", "validation", "eval", "evaluation", "dev", "heldout", "holdout", "test", "testing")
 _DECORATION = {
     "train", "training", "trainer", "optim", "opt", "scheduler", "sched", "epoch", "step", "batch", "avg", "average",
@@ -71,16 +74,19 @@ def find_columns(names: Sequence[str], chosen: Mapping[str, str], source: str) -
     """
     found = {role: _named(role, name, names, source) for role, name in chosen.items()}
     roles = [(_role(name), name) for name in names]
-    for role in ROLES:
-        fitting = [name for r, name in roles if r == role]
-        if fitting and role not in found:
-            found[role] = min(fitting, key=lambda name: _rank(role, name))
+    fitting = {role: [name for r, name in roles if r == role] for role in ROLES}
+    for role, those in fitting.items():
+        if those and role not in found:
+            found[role] = min(those, key=lambda name: _rank(role, name))
     if "lr" not in found:
         raise DataError(_without_lr(names, source))
-    notes = []
-    rates = [name for r, name in roles if r == "lr"]
-    if "lr" not in chosen and len(rates) > 1:
-        notes.append(f"{len(rates)} learning rates were logged; '{found['lr']}' is the one that is scanned")
+    notes = [
+        f"{len(fitting[role])} {kinds} were logged; '{found[role]}' is the one that is scanned"
+        for role, kinds in (("lr", "learning rates"), ("momentum", "momenta"))
+        if role not in chosen and len(fitting[role]) > 1
+    ]
+    if "curvature" not in chosen and "curvature" in found:
+        notes.append(f"'{found['curvature']}' is taken for the curvature λ of each epoch, unless one is given")
     return Columns(found, _optimizer(found), notes)
 
 
@@ -112,7 +118,7 @@ def _without_lr(names: Sequence[str], source: str) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     near = nearest("lr", names)
     what = (
-        f"if '{near}' is it, say --column lr={near} (in Python columns={{'lr': '{near}'}})"
+        f"if '{near}' is it, say --column {shlex.quote(f'lr={near}')} (in Python columns={{'lr': {near!r}}})"
         if near
         else "scan needs it, under a name such as learning_rate or train/lr"
     )
@@ -133,16 +139,21 @@ def _role(name: str) -> str | None:
     if lightning and lightning["optimizer"] not in ("min", "max", "scale"):
         return "momentum" if lightning["momentum"] else "lr"
     words = _words(name)
-    bare = [word for word in dict.fromkeys(words) if word not in _DECORATION]
-    unnumbered = [word for word in bare if not word.isdigit()]  # numbers count param groups, but top-5 is no accuracy
-    for form, roles in ((words, ROLES), (bare, ROLES), (unnumbered, ("lr", "momentum"))):
+    # Numbers count param groups, but top-5 is no accuracy.
+    for form, roles in zip(_forms(words), (ROLES, ROLES, ("lr", "momentum")), strict=True):
         for role in roles:
-            if " ".join(form) in ROLES[role]:
+            if form in ROLES[role]:
                 return role
     rest = {word for word in words if word not in HELD_OUT and word != "train"}
     if words and rest <= _DECORATION and not (set(words) & set(HELD_OUT)):
         return next((role for role in ("batch", "step", "epoch", "optimizer") if role in rest), None)
     return None
+
+
+def _forms(words: list[str]) -> tuple[str, str, str]:
+    """A name as it is, without decoration, and without numbers as well."""
+    bare = [word for word in dict.fromkeys(words) if word not in _DECORATION]
+    return " ".join(words), " ".join(bare), " ".join(word for word in bare if not word.isdigit())
 
 
 def _words(name: str) -> list[str]:
@@ -153,12 +164,13 @@ def _words(name: str) -> list[str]:
 _GREEK = str.maketrans({"μ": "mu", "µ": "mu", "λ": "lambda", "α": "alpha"})
 
 
-def _rank(role: str, name: str) -> tuple[bool, int, bool, bool]:
-    """Smaller is better: a loss of the training, an accuracy on held-out data; by epoch before by step."""
+def _rank(role: str, name: str) -> tuple[bool, int, int, bool, bool]:
+    """Smaller is better: training's loss, held-out accuracy; then the usual name; then by epoch before by step."""
     words = _words(name)
     held = next((i for i, word in enumerate(HELD_OUT, start=1) if word in words), 0)
     wrong = bool(held) if role != "accuracy" else not held
-    return wrong, held, "step" in words, "epoch" not in words
+    usual = next((ROLES[role].index(form) for form in _forms(words) if form in ROLES[role]), 0)
+    return wrong, held, usual, "step" in words, "epoch" not in words
 
 
 def _optimizer(found: Mapping[str, str]) -> str | None:

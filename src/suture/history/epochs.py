@@ -1,8 +1,9 @@
 """Rows of a log → one row per epoch.
 
-Where epochs begin is taken, in this order, from: ``steps_per_epoch``; a column with epochs (whole or fractional,
-counted from 0 or 1; blanks take the epoch of the next row that has one); a batch or step number that starts again;
-held-out accuracy that comes at regular steps. Otherwise each row is an epoch. What was inferred is said.
+Where epochs begin is taken, in this order, from: a column with epochs (whole or fractional, counted from 0 or 1;
+blanks take the epoch of the next row that has one); ``steps_per_epoch``; a batch or step number that starts again;
+held-out accuracy that comes at regular steps. Otherwise each row is an epoch. What was inferred is said. Epochs at
+the end that logged neither lr nor a curve (a test after the training) are left out.
 
 lr, momentum and curvature of an epoch are those at its start, the first that were logged in it, which is how the
 paper counts (section 4.1) and what makes a schedule that is set per epoch and the same one set per step agree; an lr
@@ -18,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from suture.history.columns import is_held_out
+from suture.history.labels import check_one_run
 from suture.history.log import Log
 from suture.history.restarts import last_run
 from suture.wording import several
@@ -45,10 +47,11 @@ def by_epoch(log: Log, steps_per_epoch: int | None = None) -> tuple[pd.DataFrame
     """One row per epoch, and what is to be said about how rows became epochs.
 
     Raises:
-        DataError: the rows go back and forth, so that they are no one run.
+        DataError: the rows go back and forth, or a column of words tells several runs or phases apart.
     """
-    numbered = _numbered(log, steps_per_epoch)
+    numbered = _trained(_numbered(log, steps_per_epoch))
     rows, epoch = numbered.rows, numbered.epoch
+    check_one_run(log, rows, epoch)
     sizes = np.unique(epoch, return_counts=True)[1]
     notes = list(numbered.notes)
     held_out = is_held_out(log.names.get("accuracy", "")) if log.held_out is None else log.held_out
@@ -61,22 +64,45 @@ def by_epoch(log: Log, steps_per_epoch: int | None = None) -> tuple[pd.DataFrame
 
 
 def _numbered(log: Log, steps_per_epoch: int | None) -> Numbered:
+    # An epoch that stays the same (Lightning's, of a stream of data) says nothing.
+    if log.has("epoch") and (steps_per_epoch is None or log.rows["epoch"].nunique() > 1):
+        numbered = _by_epoch_column(log)
+        if steps_per_epoch is not None:
+            numbered.notes.append(f"epochs are those of '{log.names['epoch']}', so the steps per epoch were not needed")
+        return numbered
     if steps_per_epoch is not None:
         return _by_count(log, steps_per_epoch)
-    if log.has("epoch"):
-        return _by_epoch_column(log)
     for role in ("batch", "step"):
         if log.has(role):
             again = _starts_again(_filled(log.values(role)), certain=role == "batch")
             if again is not None:
-                said = f"an epoch begins where '{log.names[role]}' starts again"
-                return Numbered(log.rows, again, [said])
+                return Numbered(log.rows, again, [_begins_again(log, role)])
     return _by_step(log) if log.has("step") else Numbered(log.rows, np.arange(1, len(log.rows) + 1))
+
+
+def _trained(numbered: Numbered) -> Numbered:
+    """Without the epochs at the end in which neither lr nor a curve was logged."""
+    rows, epoch = numbered.rows, numbered.epoch
+    curves = [role for role in ("loss", "accuracy") if role in rows and rows[role].notna().any()]
+    if not curves:  # a log of lr alone may well leave it blank until it changes
+        return numbered
+    logged = rows[["lr", *curves]].notna().any(axis=1).to_numpy()
+    kept = epoch <= epoch[logged].max()
+    after = len(np.unique(epoch[~kept]))
+    said = f"{several(after, 'epoch')} at the end logged neither lr nor a curve and {_was(after)} left out"
+    return Numbered(rows[kept], epoch[kept], [*numbered.notes, *([said] if after else [])])
+
+
+def _was(n: int) -> str:
+    return "was" if n == 1 else "were"
 
 
 def _by_count(log: Log, steps_per_epoch: int) -> Numbered:
     if not log.has("step"):
         return Numbered(log.rows, np.arange(len(log.rows)) // steps_per_epoch + 1)
+    again = _starts_again(_filled(log.values("step")), certain=False)
+    if again is not None and np.nanmax(log.values("step")) <= steps_per_epoch:  # no restarts: the length says so
+        return Numbered(log.rows, again, [_begins_again(log, "step")])
     order, notes = last_run(_filled(log.values("step")), None, log, "step")
     rows = log.rows.iloc[order]
     step = _filled(rows["step"].to_numpy(float))
@@ -91,7 +117,9 @@ def _by_epoch_column(log: Log) -> Numbered:
     epoch = _filled(rows["epoch"].to_numpy(float))
     if (epoch % 1).any():
         # 0.5 is the middle of the first epoch; 1.0 ends it, unless the log begins with 0.0, the start of the first.
-        whole = np.floor(epoch) + 1 if epoch.min() == 0 else np.ceil(epoch - 1e-9).clip(min=1)
+        # The end of the last epoch begins no further one.
+        end = np.ceil(epoch.max() - 1e-9)
+        whole = (np.floor(epoch) + 1).clip(max=end) if epoch.min() == 0 else np.ceil(epoch - 1e-9).clip(min=1)
     else:
         whole = epoch + (epoch.min() == 0)
         if epoch.min() == 0:
@@ -119,6 +147,10 @@ def _by_step(log: Log) -> Numbered:
     if len(kept) < len(rows):
         notes.append(f"{len(rows) - len(kept)} steps without a learning rate were left out")
     return Numbered(kept, np.arange(1, len(kept) + 1), notes)
+
+
+def _begins_again(log: Log, role: str) -> str:
+    return f"an epoch begins where '{log.names[role]}' starts again"
 
 
 def _starts_again(number: Floats, *, certain: bool) -> Ints | None:

@@ -13,6 +13,7 @@ from typing import Any
 from suture.errors import DataError
 from suture.history.cells import Rows, number
 from suture.history.columns import find_columns
+from suture.history.jsonlines import is_lines
 from suture.history.log import READERS, Log, Reader
 
 STATE = "trainer_state.json"
@@ -21,9 +22,9 @@ _SUMMARY = ("train_runtime", "total_flos")  # keys of the last record, whose tra
 
 
 def find_state(path: Path) -> Path | None:
-    """``trainer_state.json``, in a directory or in its newest checkpoint; or any JSON file."""
+    """``trainer_state.json``, in a directory or in its newest checkpoint; or any JSON file but one of JSON lines."""
     if path.is_file():
-        return path if path.suffix == ".json" else None
+        return path if path.suffix == ".json" and not is_lines(path) else None
     if (path / STATE).is_file():
         return path / STATE
     checkpoints = [p for p in path.glob(f"checkpoint-*/{STATE}") if p.parent.name.removeprefix("checkpoint-").isdigit()]
@@ -58,7 +59,7 @@ def read_state(path: Path, chosen: Mapping[str, str]) -> Log:
 def _records(path: Path, source: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of ``log_history``, and what is to be said about them."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # Windows' editors begin it with a mark
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is no JSON ({error})") from error
     try:

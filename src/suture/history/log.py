@@ -56,6 +56,7 @@ class Log:
         preconditioned: whether it is one that rescales the gradient; None to go by its name.
         held_out: whether accuracy was measured on held-out data, so that the last one of an epoch counts and not
             the mean; None to go by its name.
+        labels: name → (rows,) words, of columns without a role that hold a few different ones, such as run or phase.
     """
 
     rows: pd.DataFrame
@@ -66,6 +67,7 @@ class Log:
     usual_optimizer: str | None = None
     preconditioned: bool | None = None
     held_out: bool | None = None
+    labels: Mapping[str, np.ndarray[Any, np.dtype[np.object_]]] = field(default_factory=dict)
 
     def has(self, role: str) -> bool:
         """Whether some row has a value."""

@@ -26,21 +26,21 @@ def load_history(
     optimizer: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> History:
-    """A history from a log: CSV, TensorBoard, Lightning, Hugging Face, or a table.
+    """A history from a log: CSV, JSON lines, TensorBoard, Lightning, Hugging Face, or a table.
 
     Columns go by their usual names (lr, learning_rate, lr-SGD, train/lr, …). See `suture.history.epochs` for how rows
     become epochs.
 
     Args:
         source: a file, the directory that a tool logs to, or a table.
-        steps_per_epoch: optimizer steps per epoch, where the log counts steps and does not say.
+        steps_per_epoch: optimizer steps per epoch, where the log counts steps and has no column of epochs.
         optimizer: its name, where the log does not say or is wrong.
         columns: role (lr, momentum, loss, accuracy, curvature, epoch, step, batch) → column or tag, where a name is
             unusual.
 
     Raises:
         MissingFileError: no such file or directory.
-        DataError: there is no learning rate, or a value is impossible.
+        DataError: there is no learning rate, a value is impossible, or the rows are no one run.
         UnknownNameError: no such column or role.
         InvalidArgumentError: steps_per_epoch is not positive, or a package is missing that reads the file.
     """

@@ -1,4 +1,4 @@
-"""Logs as tables: CSV files of any dialect, and data frames."""
+"""Logs as tables: CSV files of any dialect, files of JSON lines, and data frames."""
 
 import codecs
 import csv
@@ -12,6 +12,8 @@ from suture.errors import DataError
 from suture.history.cells import Rows
 from suture.history.columns import find_columns
 from suture.history.family import described_optimizer
+from suture.history.jsonlines import is_lines, read_lines
+from suture.history.labels import Labels
 from suture.history.log import READERS, Log, Reader
 
 HISTORY = "history.csv"  # as `suture train` calls it
@@ -36,7 +38,7 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     """Read a CSV file row by row: separated by comma, semicolon, tab, bar or blanks; UTF-8, UTF-16 or Latin-1.
 
     A header that stands again (a restarted run appends to its log) is skipped; a last row that was cut off is left
-    out and said.
+    out and said. A file of JSON lines is a table as well, see `suture.history.jsonlines`.
 
     Raises:
         DataError: it is no text, has no rows, or a value cannot be used.
@@ -46,21 +48,25 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     encoding = _encoding(path)
     if encoding is None:
         raise DataError(f"{source} is not readable as CSV (it holds binary data)")
+    if is_lines(path):
+        return read_lines(path, chosen)
     with open(path, encoding=encoding, errors="replace", newline="") as file:
         header, rows, comma = _header(file)
         if not header:
             raise DataError(f"{source} has no rows; {_NEEDED}")
         columns = find_columns(header, chosen, source)
-        found = Rows(columns.names, source)
+        found, labels = Rows(columns.names, source), Labels(set(header) - set(columns.names.values()))
         place = {role: header.index(name) for role, name in columns.names.items()}
         notes: list[str] = []
         for row in _whole(rows, header, notes, cut=not _ends_with_newline(path)):
             cells = {role: row[i] for role, i in place.items() if i < len(row)}
             found.add({role: cell.replace(",", ".") for role, cell in cells.items()} if comma else cells)
+            labels.add(dict(zip(header, row, strict=False)))
     if not len(found):
         raise DataError(f"{source} has no rows; {_NEEDED}")
     log = found.log()
     log.notes[:0] = columns.notes + notes
+    log.labels = labels.columns()
     log.optimizer = log.optimizer or columns.optimizer or described_optimizer(path.parent)
     return log
 
@@ -104,15 +110,18 @@ def frame_log(table: pd.DataFrame, chosen: Mapping[str, str], source: str = "a t
         table = table.reset_index()
     names = [str(name).strip() for name in table.columns]
     columns = find_columns(names, chosen, source)
-    found = Rows(columns.names, source)
+    found, labels = Rows(columns.names, source), Labels(set(names) - set(columns.names.values()))
     picked = {role: table.iloc[:, names.index(name)] for role, name in columns.names.items()}
     cells = {role: values.astype(object).where(values.notna(), None).tolist() for role, values in picked.items()}
+    others = {name: table.iloc[:, names.index(name)].tolist() for name in labels.names}
     for i in range(len(table)):
         found.add({role: values[i] for role, values in cells.items()})
+        labels.add({name: values[i] for name, values in others.items()})
     if not len(found):
         raise DataError(f"{source} has no rows; {_NEEDED}")
     log = found.log()
     log.notes[:0] = columns.notes
+    log.labels = labels.columns()
     log.optimizer = log.optimizer or columns.optimizer
     return log
 

@@ -4,6 +4,7 @@ import math
 import weakref
 from typing import Any, Self, SupportsFloat
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from suture.errors import DataError, InvalidArgumentError
 from suture.history import History, Log, to_history
+from suture.schedules.checks import unwrapped
 from suture.stages.scan import Scan, scan
 
 CURVES = ("loss", "accuracy", "curvature")
@@ -26,14 +28,16 @@ class _Series:
         self._waiting: list[Tensor] = []
 
     def append(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            value = value.detach()
         if isinstance(value, Tensor) and value.device.type != "cpu":
-            self._waiting.append(value.detach().double().reshape(()).clone())
+            self._waiting.append(value.double().reshape(()).clone())
             if len(self._waiting) == self.BLOCK:
                 self._done, self._waiting = [*self._done, torch.stack(self._waiting)], []
         else:
             self._done += self._waiting
             self._waiting.clear()
-            self._done.append(float(value))
+            self._done.append(float(value.item() if isinstance(value, np.ndarray) else value))
 
     def values(self) -> list[float]:
         """All numbers as floats; this is where a device is waited for."""
@@ -67,18 +71,20 @@ class DampingMonitor:
 
     Attributes:
         steps: optimizer steps seen.
+        groups: param groups of the optimizer.
 
     Raises:
         InvalidArgumentError: it is no optimizer, or a number makes no sense.
     """
 
-    _fields = ("steps", "steps_per_epoch", "group", "optimizer", "preconditioned", "nesterov")
+    _fields = ("steps", "steps_per_epoch", "group", "groups", "optimizer", "preconditioned", "nesterov")
 
     def __init__(self, optimizer: Any = None, *, steps_per_epoch: int | None = None, group: int = 0) -> None:
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise InvalidArgumentError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
         self.steps_per_epoch, self.group = steps_per_epoch, group
         self.steps = 0
+        self.groups = 1
         self.optimizer: str | None = None
         self.preconditioned = self.nesterov = False
         self._begins: list[int] = []  # steps, counted from 0, at which lr or momentum changed
@@ -96,18 +102,13 @@ class DampingMonitor:
         Raises:
             InvalidArgumentError: it is no optimizer, or has no such param group.
         """
-        while not isinstance(optimizer, Optimizer) or isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-            inner = getattr(optimizer, "optimizer", None)  # Accelerate's and DeepSpeed's wrappers
-            if inner is None:
-                raise InvalidArgumentError(
-                    f"DampingMonitor attaches to a torch optimizer, got a {type(optimizer).__name__}"
-                )
-            optimizer = inner
+        optimizer = unwrapped(optimizer, "DampingMonitor attaches to")
         if not 0 <= self.group < len(optimizer.param_groups):
             raise InvalidArgumentError(
                 f"there is no param group {self.group}; the optimizer has {len(optimizer.param_groups)}, counted from 0"
             )
         self.detach()
+        self.groups = len(optimizer.param_groups)
         settings = optimizer.param_groups[self.group]
         self.optimizer = type(optimizer).__name__
         self.preconditioned = "betas" in settings
@@ -140,7 +141,8 @@ class DampingMonitor:
         """Record what was measured since the last call.
 
         Without ``steps_per_epoch`` this ends an epoch: call it once for each, after its last step. With it, call it
-        whenever there is something; losses and curvatures of an epoch are averaged and its last accuracy counts.
+        whenever there is something; losses and curvatures of an epoch are averaged and its last accuracy counts. A
+        loss or accuracy from before the first step belongs to no epoch and is left out.
 
         Args:
             loss, accuracy: numbers or tensors of one; accuracy as a share or in per cent.
@@ -150,8 +152,7 @@ class DampingMonitor:
             InvalidArgumentError: a value is no number.
         """
         for name, value in (("loss", loss), ("accuracy", accuracy), ("curvature", curvature)):
-            one = value.numel() == 1 if isinstance(value, Tensor) else value is None or isinstance(value, SupportsFloat)
-            if not one:
+            if value is not None and not _is_one(value):
                 raise InvalidArgumentError(f"{name} must be one number, got {type(value).__name__}")
         self._logged_at.append(self.steps)
         for name, value in (("loss", loss), ("accuracy", accuracy), ("curvature", curvature)):
@@ -172,6 +173,10 @@ class DampingMonitor:
         )  # fmt: skip
         if self.nesterov:
             log.notes.append("Nesterov's momentum was on; its own critical momentum is form='nesterov'")
+        if self.groups > 1:
+            log.notes.append(f"of {self.groups} param groups, the lr and momentum of group {self.group} are scanned")
+        if self._early():
+            log.notes.append("a loss or accuracy from before the first step belongs to no epoch and was left out")
         return to_history(log)
 
     def scan(self, **settings: Any) -> Scan:
@@ -198,6 +203,7 @@ class DampingMonitor:
         Raises:
             InvalidArgumentError: it is no such state.
         """
+        state = {"groups": 1, **state} if state else state  # one of an earlier version lacks it
         expected = {*self._fields, "begins", "lr", "momentum", "logged_at", "curves"}
         if set(state) != expected or set(state["curves"]) != set(CURVES):
             raise InvalidArgumentError(
@@ -206,7 +212,7 @@ class DampingMonitor:
             )
         attached = self._finalizer is not None
         for name in self._fields:
-            if not (attached and name in ("optimizer", "preconditioned", "nesterov", "group")):
+            if not (attached and name in ("optimizer", "preconditioned", "nesterov", "group", "groups")):
                 setattr(self, name, state[name])
         self._begins, self._logged_at = list(state["begins"]), list(state["logged_at"])
         self._lr, self._momentum = _filled(state["lr"]), _filled(state["momentum"])
@@ -232,6 +238,12 @@ class DampingMonitor:
             self._last = (lr, momentum) if plain else None
         self.steps += 1
 
+    def _early(self) -> list[int]:
+        """Calls of ``log`` before the first step that gave a loss or an accuracy."""
+        curves = [self._curves[name].values() for name in ("loss", "accuracy")]
+        early = [i for i, step in enumerate(self._logged_at) if step == 0]
+        return [i for i in early if any(math.isfinite(values[i]) for values in curves)]
+
     def _rows(self) -> pd.DataFrame:
         """A row where lr, momentum or the epoch changed, and one where something was logged."""
         ends = sorted({step for step in self._logged_at if step}) if self.steps_per_epoch is None else []
@@ -245,12 +257,20 @@ class DampingMonitor:
         rows["at"] = [step + 0.5 for step in wanted]
         logged = pd.DataFrame({name: series.values() for name, series in self._curves.items()}, dtype=float)
         logged = logged.where(logged.abs() < math.inf)
+        logged.loc[self._early(), ["loss", "accuracy"]] = math.nan  # λ of the start is λ of the first epoch
         logged["at"] = [float(step) for step in self._logged_at]
         # What is logged after step n belongs to the epoch of that step; a row of step n stands at n + ½.
         table = pd.concat([rows, logged], ignore_index=True).sort_values("at", kind="stable")
         bounds = ends if every is None else list(range(every, self.steps + every, every))
         table.insert(0, "epoch", 1.0 + pd.Series(bounds, dtype=float).searchsorted(table["at"].to_numpy(float)))
         return table.drop(columns="at").dropna(axis="columns", how="all").reset_index(drop=True)
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is one number: a plain one, or a tensor or array that holds one."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return value.size == 1 if isinstance(value, np.ndarray) else isinstance(value, SupportsFloat)
 
 
 def _filled(values: list[float]) -> _Series:

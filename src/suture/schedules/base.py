@@ -10,13 +10,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from suture.errors import InvalidArgumentError
+from suture.schedules.checks import unwrapped
 
 
 class MomentumScheduler(LRScheduler):
     """Base of the momentum schedules: a subclass gives ``get_momentum``, one value per param group.
 
     Args:
-        optimizer: any with ``momentum`` (SGD, RMSprop, suture's own) or ``betas`` (the Adam family).
+        optimizer: any with ``momentum`` (SGD, RMSprop, suture's own) or ``betas`` (the Adam family), or one that
+            Accelerate wrapped.
         last_epoch: −1 to begin; the constructor already sets momentum for epoch 0, as torch's do.
 
     Attributes:
@@ -32,10 +34,7 @@ class MomentumScheduler(LRScheduler):
     # LRScheduler's own constructor writes lr and initial_lr; an LR scheduler that is built after it
     # would start from those.
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise InvalidArgumentError(
-                f"{type(self).__name__} schedules a torch optimizer, got a {type(optimizer).__name__}"
-            )
+        optimizer = unwrapped(optimizer, f"{type(self).__name__} schedules")
         if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
             raise InvalidArgumentError(
                 f"{type(optimizer).__name__} has neither momentum nor betas, so there is nothing for "

@@ -2,12 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, SupportsFloat, cast
 
 from torch.optim import Optimizer
 
 from suture.errors import InvalidArgumentError
 
 PerGroup = float | list[float]
+
+
+def unwrapped(optimizer: Any, purpose: str) -> Optimizer:
+    """The innermost torch optimizer in the wrappers of Accelerate or DeepSpeed, which have it as ``optimizer``.
+
+    Args:
+        purpose: what it is for, as the message begins: ``DampingMonitor attaches to``.
+
+    Raises:
+        InvalidArgumentError: there is none.
+    """
+    found, inner = None, optimizer
+    while inner is not None:  # Accelerate's is a torch optimizer too, whose constructor did not run
+        found = inner if isinstance(inner, Optimizer) else found
+        inner = getattr(inner, "optimizer", None)
+    if found is None:
+        raise InvalidArgumentError(f"{purpose} a torch optimizer, got a {type(optimizer).__name__}")
+    return found
 
 
 def check_momentum(name: str, value: float) -> float:
@@ -18,12 +37,17 @@ def check_momentum(name: str, value: float) -> float:
 
 
 def check_positive(name: str, value: float | Sequence[float], optimizer: Optimizer) -> PerGroup:
-    """The value as a float or a list of floats, checked."""
-    checked = float(value) if isinstance(value, int | float) else [float(v) for v in value]
+    """The value as a float or a list of floats, checked; torch's and NumPy's numbers are numbers too."""
+    single = isinstance(value, SupportsFloat) and getattr(value, "ndim", 0) == 0
+    checked = _plain(value) if single else [_plain(v) for v in cast("Sequence[float]", value)]
     each = spread(name, checked, len(optimizer.param_groups))
     if not all(0 < v < math.inf for v in each):
         raise InvalidArgumentError(f"{name} must be positive and finite, got {value}")
     return checked
+
+
+def _plain(value: Any) -> float:
+    return float(value.item() if hasattr(value, "item") else value)
 
 
 def spread(name: str, value: PerGroup, groups: int) -> list[float]:

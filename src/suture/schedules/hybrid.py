@@ -1,6 +1,7 @@
 """Critical first, constant later."""
 
 import math
+import warnings
 from typing import ClassVar
 
 from torch.optim import Optimizer
@@ -10,6 +11,8 @@ from suture.physics import Form
 from suture.schedules.base import MomentumScheduler
 from suture.schedules.checks import check_momentum
 from suture.schedules.critical import CriticalMomentum, Curvature, Measure, Track
+
+_ENOUGH = 5  # epochs; the accuracy of thousands of classes begins below 1 %
 
 
 class HybridMomentum(CriticalMomentum):
@@ -60,6 +63,7 @@ class HybridMomentum(CriticalMomentum):
             raise InvalidArgumentError(f"switch_epoch must be at least 0, got {switch_epoch}")
         self.threshold, self.switch_epoch = threshold, switch_epoch
         self.momentum = check_momentum("momentum", momentum)
+        self._fractions = 0  # metrics in a row that look like one
         self.switched_at = last_epoch + 2 if self._is_over(last_epoch + 1) else None
         super().__init__(
             optimizer, clamp, curvature, every, form, last_epoch, measure=measure, window=window, track=track
@@ -73,6 +77,9 @@ class HybridMomentum(CriticalMomentum):
     def step(self, metric: float | None = None) -> None:
         """Go on to the next epoch, as MomentumScheduler does, having seen a metric of the last one or none.
 
+        Warns:
+            UserWarning: the metric looks like a fraction, epoch after epoch, while the threshold is a percentage.
+
         Raises:
             InvalidArgumentError: the metric is a percentage while the threshold is a fraction.
         """
@@ -81,10 +88,22 @@ class HybridMomentum(CriticalMomentum):
                 f"metric {float(metric):.6g} is above 1 while the threshold is {self.threshold}; give "
                 "both as fractions or both as percentages"
             )
+        if metric is not None and self.threshold > 1:
+            self._warn(float(metric))
         reached = metric is not None and float(metric) >= self.threshold
         if self.switched_at is None and (reached or self._is_over(self.last_epoch + 1)):
             self.switched_at = self.last_epoch + 2
         super().step()
+
+    def _warn(self, metric: float) -> None:
+        """Say once that the threshold cannot be reached by a fraction; a percentage may be below 1 early on."""
+        self._fractions = self._fractions + 1 if 0 <= metric <= 1 else 0
+        if self._fractions == _ENOUGH:
+            warnings.warn(
+                f"the last {_ENOUGH} metrics were at most 1 (now {metric:.6g}) while the threshold is "
+                f"{self.threshold}; give both as fractions or both as percentages, or it never switches",
+                stacklevel=3,
+            )
 
     def _is_over(self, epoch: int) -> bool:
         return self.switch_epoch is not None and epoch >= self.switch_epoch

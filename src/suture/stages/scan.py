@@ -3,6 +3,7 @@
 Paper, sections 3.2 and 4; Tables 4, 5, 6, 14 and 15.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +26,7 @@ TOLERANCE = 0.05
 THRESHOLDS = (0.80, 0.85, 0.90, 0.92, 0.95)  # Tables 4 and 14
 EARLY = (1, 10, 50)  # Table 5
 SMALLEST = 1e-12  # of lr and curvature: where either is 0 (the end of a schedule, a flat direction), μ_c is 1
+_TAKES = "scan takes a log (its path), a table (a data frame, columns by name, a list of rows), a history or a recipe"
 CURVES = {"loss": False, "accuracy": True}  # whether larger is better
 
 
@@ -134,8 +136,8 @@ def scan(
     unless the curvature of the rescaled loss is, as an argument or as a column of the log.
 
     Args:
-        history: a log file or directory (CSV, TensorBoard, Lightning, Hugging Face), a table, a history, or a recipe
-            of `suture.training`, whose schedules are then gone through without training.
+        history: a log file or directory (CSV, JSON lines, TensorBoard, Lightning, Hugging Face), a table, a history,
+            or a recipe of `suture.training`, whose schedules are then gone through without training.
         form: which critical momentum, see `suture.physics`.
         curvature: λ of every epoch; by default the log's own column, and 1 where it has none.
         tolerance: half width of the critical band, in units of momentum.
@@ -146,12 +148,15 @@ def scan(
     Raises:
         DataError: the log cannot be used, for want of a learning rate or for impossible values.
         MissingFileError: there is no such log.
-        InvalidArgumentError: an argument is out of its range, or goes with a log and there is none.
+        InvalidArgumentError: an argument is out of its range, or goes with a log and there is none; or the history is
+            none of these.
         UnknownNameError: there is no such form or column.
 
     Source: paper, sections 3.2 and 4.5, Tables 4 to 6, 14 and 15.
     """
     history = _history(history, optimizer, steps_per_epoch, columns)
+    if not 0 <= tolerance < math.inf:
+        raise InvalidArgumentError(f"tolerance must be a number from 0 up, got {tolerance:g}; the paper uses 0.05")
     wrong = [t for t in thresholds if not 0 < t <= 1]
     if wrong:
         raise InvalidArgumentError(f"thresholds are shares between 0 and 1, got {wrong[0]:g}")
@@ -178,7 +183,7 @@ def _history(
     columns: Mapping[str, str] | None,
 ) -> History:  # fmt: skip
     if isinstance(history, Mapping | list):
-        history = pd.DataFrame(history)
+        history = _frame(history)
     if isinstance(history, str | Path | pd.DataFrame):
         return load_history(history, steps_per_epoch=steps_per_epoch, optimizer=optimizer, columns=columns)
     for name, value in (("optimizer", optimizer), ("steps_per_epoch", steps_per_epoch), ("columns", columns)):
@@ -187,8 +192,21 @@ def _history(
     if isinstance(history, History):
         return history
     from suture.stages.rehearsal import rehearse  # noqa: PLC0415 - scanning a log needs no torch
+    from suture.training.presets import Recipe  # noqa: PLC0415
 
+    if not isinstance(history, Recipe):
+        raise InvalidArgumentError(f"{_TAKES}, got {type(history).__name__}")
     return rehearse(history)
+
+
+def _frame(rows: "Mapping[str, Any] | list[Any]") -> pd.DataFrame:
+    """Columns by name, or a list of rows, as a table."""
+    if not rows:
+        raise InvalidArgumentError(f"{_TAKES}, got an empty {type(rows).__name__}")
+    try:
+        return pd.DataFrame(rows)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidArgumentError(f"{_TAKES}; what was given makes no table ({error})") from error
 
 
 def _unclassified(history: History, curvature: float | None) -> str | None:

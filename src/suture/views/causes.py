@@ -109,14 +109,22 @@ def named(row: Any) -> str:
 
 
 def answer(row: Any) -> str:
-    """The family, or that the cause is undetermined; None for a pair that nobody asked about.
+    """``"texture"`` by a swap, ``"perhaps texture"`` by a probe alone, or that nothing is determined or was asked.
+
+    A probe weakens a picture, which helps more than the one feature that it is named for; one that belongs to no
+    feature is named itself.
 
     Args:
-        row: of `Diagnosis.causes`, or None.
+        row: of `Diagnosis.causes`; None for a pair that nobody asked about.
     """
     if row is None:
         return NOT_ASKED
-    return plain(row["family"], 20) if known_text(row["family"]) else UNDETERMINED
+    if not known_text(row["family"]):
+        return UNDETERMINED
+    if row.get("by") == "swap":
+        return plain(row["family"], 20)
+    own = known_text(row["probe"]) and row["family"] == "other"
+    return f"perhaps {plain(row['probe'], 30) if own else plain(row['family'], 20)}"
 
 
 def by_pair(result: Diagnosis) -> dict[tuple[str, str], dict[str, Any]]:
