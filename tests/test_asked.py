@@ -46,8 +46,8 @@ def test_weights_that_no_file_gives_come_from_the_seed_and_leave_the_generator_a
     ("change", "differs"),
     [
         ({"size": 6}, True),
-        ({"mean": (0.5, 0.5, 0.5)}, True),
-        ({"std": (0.5, 0.5, 0.5)}, True),
+        ({"mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0)}, True),
+        ({"mean": (0.0, 0.0, 0.0), "std": (0.5, 0.5, 0.5)}, True),
         ({"seed": 43}, True),
         ({"groups": "tensor"}, True),
         ({"groups": {"all": ["*"]}}, True),
@@ -67,14 +67,25 @@ def test_the_case_changes_with_what_is_asked(asked: Asked, change: dict[str, obj
     ("given", "expected"),
     [
         ({}, ImageFormat((0.0,) * 3, (1.0,) * 3)),
-        ({"mean": (0.5,)}, ImageFormat((0.5,), (1.0,))),
-        ({"std": (0.5,)}, ImageFormat((0.0,), (0.5,))),
-        ({"std": (0.5, 0.6, 0.7), "size": 4}, ImageFormat((0.0,) * 3, (0.5, 0.6, 0.7), 4)),
+        ({"size": 4}, ImageFormat((0.0,) * 3, (1.0,) * 3, 4)),
+        ({"mean": (0.5,), "std": (0.2,)}, ImageFormat((0.5,), (0.2,))),
     ],
-    ids=["nothing", "mean", "std", "std and size"],
+    ids=["nothing", "size", "both"],
 )
 def test_what_is_not_said_about_pixels(given: dict[str, object], expected: ImageFormat) -> None:
     assert Asked.model_validate({"model": "m:f"} | given).image == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mean": (0.5,) * 3}, "--mean is given without --std; give both, .*: --std 1,1,1 if"),
+        ({"std": (0.5,)}, "--std is given without --mean; give both, .*: --mean 0 if"),
+    ],
+)
+def test_a_mean_and_a_deviation_go_together(given: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=said):
+        _ = Asked.model_validate({"model": "m:f"} | given).image
 
 
 @pytest.mark.parametrize("given", [{"mean": (0.5, 0.5)}, {"mean": (0.5,), "std": (0.5,) * 3}, {"mean": (127.5,)}])

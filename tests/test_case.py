@@ -143,6 +143,17 @@ def test_pictures_are_there_only_for_pictures(toy_case: Case) -> None:
     assert drawn.dtype == np.uint8
 
 
+def test_an_output_without_a_name_is_not_taken_for_a_class_that_is_called_so() -> None:
+    case = toys.case(classes=["2", "5", "7"])
+    assert [case.class_name(label) for label in (0, 2, 5, -1)] == ["2", "7", "output 5", "output -1"]
+    assert toys.case().class_name(5) == "5"
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    case = toys.case(classes=["crane", "emu", "crane"])
+    assert [case.class_name(label) for label in range(3)] == ["crane (0)", "emu", "crane (2)"]
+
+
 def test_names_that_are_no_utf8_can_be_written_down() -> None:
     data = toys.data()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from suture import images
 from suture.errors import DataError
-from suture.images import ImageFolder, ImageFormat, decode, pixels_of
+from suture.images import ImageFolder, ImageFormat, decode, is_turned, pixels_of
 from tests import pictures
 
 RGB = ImageFormat()
@@ -93,10 +93,23 @@ def test_suffixes_may_be_upper_case_and_other_files_are_left_alone(make: Make) -
         "a/1.PNG": pictures.encoded(pictures.pixels(1)),
         "a/2.JPeG": pictures.encoded(pictures.pixels(2), "JPEG"),
         "b/3.png": pictures.encoded(pictures.pixels(3)),
+        "b/4.jfif": pictures.encoded(pictures.pixels(4), "JPEG"),
         "b/notes.txt": b"not a picture",
         "labels.csv": b"a,b",
     }
-    assert ImageFolder(make(content), RGB).names == ["a/1.PNG", "a/2.JPeG", "b/3.png"]
+    assert ImageFolder(make(content), RGB).names == ["a/1.PNG", "a/2.JPeG", "b/3.png", "b/4.jfif"]
+
+
+def test_files_that_may_be_pictures_of_another_kind_are_passed_over_and_counted(make: Make) -> None:
+    other = {"photos/b/9.HEIC": b"?", "photos/b/more/8.heic": b"?", "photos/a/7": b"?"}
+    beside = {f"photos/{name}": b"?" for name in ("a/Thumbs.db", "a/notes.txt", "a/.hidden", "setup.exe")}
+    content = {f"photos/{name}": data for name, data in pictures.files({"a": 2, "b": 1}).items()}
+    path = make(content | other | beside)
+    data = ImageFolder(path, RGB)
+    assert data.passed_over == ["photos/a/7", "photos/b/9.HEIC", "photos/b/more/8.heic"]
+    (note,) = data.notes()
+    said = "3 files in class folders passed over (2 .heic, 1 without a suffix), the first 'photos/a/7'; read are .bmp"
+    assert note.startswith(f"{path}: {said}")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,16 @@ def test_an_empty_class_folder_is_named(make: Make) -> None:
 def test_an_empty_class_folder_is_named_below_a_wrapping_folder(make: Make) -> None:
     content = {f"photos/{name}": data for name, data in pictures.files({"a": 1, "b": 1}).items()}
     refused(make(content | {"photos/empty/": b""}), "'empty'", "holds no picture")
+
+
+def test_what_a_class_folder_without_pictures_holds_is_said(make: Make) -> None:
+    other = {"c/1.heic": b"?", "c/2.HEIC": b"?", "c/notes.txt": b"?"}
+    said = "the class folder 'c' of", "holds no picture but 2 .heic, 1 .txt; fill or remove it"
+    refused(make(pictures.files({"a": 1, "b": 1}) | other), *said)
+
+
+def test_what_a_folder_without_pictures_holds_is_said(make: Make) -> None:
+    refused(make({"a/1.heic": b"?", "b/2.heic": b"?"}), "holds no pictures", ".webp) but 2 .heic")
 
 
 def test_pictures_beside_the_class_folders(make: Make) -> None:
@@ -212,6 +235,20 @@ def test_a_broken_picture_is_named_and_only_left_out_on_request(make: Make, name
     assert data.targets == [0, 0, 1, 1]
 
 
+def test_of_pictures_left_out_the_classes_are_counted_and_the_first_is_named(make: Make) -> None:
+    broken = {"b/1.png": b"no picture", "c/7.png": b"", "c/8.png": b"", "c/9.png": b""}
+    path = make(pictures.files({"a": 2, "b": 3}) | broken)
+    data = ImageFolder(path, RGB, skip_bad=True)
+    said = "4 pictures left out that cannot be read (all 3 of class 'c', 1 of class 'b'), the first 'b/1.png'"
+    assert data.notes() == [f"{path}: {said}"]
+    assert data.classes == ["a", "b", "c"]
+
+
+def test_a_folder_of_which_all_is_taken_as_it_lies_has_no_notes(make: Make) -> None:
+    content = {f"a/{i}.jpg": _marked(1) for i in range(3)} | {"b/0.jpg": _marked(3, "PNG"), "b/labels.csv": b"?"}
+    assert ImageFolder(make(content), RGB, skip_bad=True).notes() == []
+
+
 def test_what_is_wrong_with_a_picture_is_said_without_addresses_in_memory() -> None:
     for data in BROKEN.values():
         with pytest.raises(DataError) as caught:
@@ -252,6 +289,15 @@ def test_names_that_lead_out_of_a_zip(tmp_path: Path, name: str) -> None:
     refused(path, f"'{name}'", "outside")
     assert list(tmp_path.iterdir()) == [path]
     assert not (tmp_path.parent / "x.png").exists()
+
+
+def test_backslashes_in_a_zip_are_slashes(tmp_path: Path) -> None:
+    content = {name.replace("/", "\\"): data for name, data in pictures.files({"x/a": 2, "x/b": 1}).items()}
+    data = ImageFolder(pictures.archive(tmp_path / "data.zip", content), RGB)
+    assert data.classes == ["a", "b"]
+    assert data.names == ["x/a/0.png", "x/a/1.png", "x/b/0.png"]
+    assert (data.pixels(1) == pictures.pixels(1)).all()
+    refused(pictures.archive(tmp_path / "out.zip", content | {"..\\x.png": b""}), "outside")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and nothing more"], ids=["empty", "text", "torn"])
@@ -300,6 +346,49 @@ EIGHT = (SIXTEEN >> 8).astype(np.uint8)
 def test_sixteen_bits_keep_their_shades(data: bytes) -> None:
     assert (decode(data, GREY)[..., 0] == EIGHT).all()
     assert (decode(data, RGB) == EIGHT[..., None]).all()
+
+
+def test_eight_bits_in_thirty_two_are_taken_as_they_are() -> None:
+    values = np.arange(192, 256).reshape(8, 8)
+    assert (decode(pictures.encoded(Image.fromarray(values.astype(np.int32)), "TIFF"), GREY)[..., 0] == values).all()
+    assert (decode(pictures.encoded(Image.fromarray(values.astype(np.uint16))), GREY) == 0).all()  # sixteen, but dark
+
+
+def _marked(orientation: object, form: str = "JPEG") -> bytes:
+    """A picture 8 wide and 6 high with an orientation in its EXIF data."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return pictures.encoded(pictures.pixels(1, 6, 8), form, exif=exif)
+
+
+@pytest.mark.parametrize(("form", "side"), [("JPEG", 6), ("WEBP", 6), ("PNG", 6), ("TIFF", 8)])
+def test_pictures_are_taken_as_they_lie_except_those_that_pillow_turns(form: str, side: int) -> None:
+    assert len(decode(_marked(6, form), RGB)) == side
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (_marked(6), True),
+        (_marked(3, "WEBP"), True),
+        (_marked(1), False),
+        (_marked(0), False),
+        (_marked(6, "TIFF"), False),
+        (pictures.encoded(pictures.pixels(1), "JPEG"), False),
+        (b"no picture", False),
+        (b"", False),
+    ],
+    ids=["turned", "webp", "upright", "nonsense", "tiff", "none", "text", "empty"],
+)
+def test_orientations_are_read(data: bytes, expected: bool) -> None:
+    assert is_turned(data) is expected
+
+
+def test_pictures_marked_as_turned_are_said_wherever_they_lie(make: Make) -> None:
+    upright = {f"a/{i:02}.jpg": _marked(1) for i in range(60)}
+    path = make(upright | {f"b/{i}.jpg": _marked(6 if i else 1) for i in range(4)})
+    (note,) = ImageFolder(path, RGB).notes()
+    assert note.startswith(f"{path}: 1 of 32 pictures looked at, the first 'b/2.jpg', are marked in their EXIF data")
 
 
 @pytest.mark.parametrize("values", [np.linspace(0, 1, 64, dtype=np.float32), np.arange(64, dtype=np.int32) * 10**6])

@@ -509,6 +509,16 @@ def test_a_folder_of_one_class_is_read_with_a_warning(tmp_path: Path, count: int
     assert [str(each.message).split("; ")[0] for each in said] == texts
 
 
+def test_what_is_left_out_of_a_folder_is_warned_about(tmp_path: Path) -> None:
+    content = pictures.files({"a": 2, "b": 2}) | {"a/9.png": b"no picture", "b/9.heic": b"?"}
+    folder = pictures.folder(tmp_path / "data", content)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(load_data(folder, skip_bad=True)) == 4
+    expected = ["1 picture left out that cannot be read", "1 file in class folders passed over"]
+    assert [str(each.message).split(" (")[0] for each in said] == [f"{folder}: {text}" for text in expected]
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

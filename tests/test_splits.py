@@ -1,8 +1,11 @@
 """Cutting data into parts: disjoint by content, stratified, reproducible."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -101,6 +104,80 @@ def test_unusable_further_examples() -> None:
         toys.case(repair_extra=[torch.zeros(2)])
     with pytest.raises(DataError, match="no examples to repair on"):
         Case(toys.network(), verify=toys.data(), repair_extra=toys.points(5, seed=9)).splits["repair"]
+
+
+class Described(list):  # type: ignore[type-arg]
+    """Points with attributes that say more of them."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__(toys.data())
+        vars(self).update(attributes)
+
+
+NAMES, CAMERAS = [f"p{i}" for i in range(600)], ["old" if i % 3 else "new" for i in range(600)]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series], ids=lambda kind: kind.__name__)
+def test_names_and_classes_may_be_of_any_kind(kind: Callable[[Any], Any]) -> None:
+    further = Described(names=NAMES, classes=["a", "b", "c"])
+    further[:] = toys.points(600, seed=9, shift=0.9)
+    case = Case(toys.network(), Described(names=kind(NAMES), classes=kind(["a", "b", "c"])))
+    split = case.splits["verify"]
+    assert [split.label(i) for i in (0, 5)] == [f"p{split.indices[i]}" for i in (0, 5)]
+    assert case.classes == ["a", "b", "c"]
+    more = Case(toys.network(), Described(names=kind(NAMES)), repair_extra=further).splits["repair"]
+    assert (more.label(0), more.label(len(more) - 1)) == (f"p{more.indices[0]}", "p599")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"camera": CAMERAS},
+        {"camera": np.array(CAMERAS)},
+        pd.DataFrame({"camera": CAMERAS}, index=range(7, 607)),
+        [{"camera": each} for each in CAMERAS],
+    ],
+    ids=["dict", "array", "table", "dicts"],
+)
+def test_metadata_may_be_of_any_kind(metadata: object) -> None:
+    split = Case(toys.network(), Described(metadata=metadata)).splits["verify"]
+    assert split.metadata == {"camera": [CAMERAS[i] for i in split.indices]}
+
+
+def test_what_a_dict_of_an_example_lacks_is_missing() -> None:
+    rows = [{"camera": "old"} if i % 2 else {"site": i} for i in range(600)]
+    found = Case(toys.network(), Described(metadata=rows)).splits["verify"]
+    assert found.metadata["camera"] == ["old" if i % 2 else None for i in found.indices]
+    assert found.metadata["site"] == [None if i % 2 else i for i in found.indices]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"names": ["x"] * 3}, "`names` of the data set has 3 values for 600 examples; give one name per example"),
+        ({"names": 7}, "`names` of the data set must be a list, not int"),
+        ({"classes": 7}, "`classes` of the data set must be a list, not int"),
+        ({"metadata": {"a": [1, 2]}}, "the metadata column 'a' has 2 values for 600 examples; give one value"),
+        ({"metadata": [{"a": 1}] * 2}, "the metadata column 'a' has 2 values for 600 examples"),
+        ({"metadata": {"a": 3}}, "the metadata column 'a' of the data set must be a list, not int"),
+        ({"metadata": CAMERAS}, "`metadata` of the data set is list; give a table, a dict of columns, or a list with"),
+        ({"metadata": np.array(CAMERAS)}, "`metadata` of the data set is ndarray; give a table"),
+    ],
+)
+def test_what_does_not_fit_the_examples_is_refused_at_once(attributes: dict[str, object], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Case(toys.network(), Described(**attributes))
+
+
+def test_of_copies_it_is_said_how_many_differ() -> None:
+    (x, y), other = toys.data()[:2]
+    said = "'diagnose' would be empty; of 50 examples only 1 is different, and equal ones stay in one split"
+    with pytest.raises(DataError, match=said):
+        Case(toys.network(), [(x, y)] * 50)
+    with pytest.raises(DataError, match="of 51 examples only 2 are different"):
+        Case(toys.network(), [*[(x, y)] * 50, other])
+    with pytest.raises(DataError, match=r"would be empty$"):
+        Case(toys.network(), toys.data()[:1])
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, torch.tensor, lambda y: torch.tensor([y]), np.array])

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from suture.case import Case, refuse_unlike
+from suture.errors import InvalidArgumentError
 from suture.friction import friction_beside, load_friction
 from suture.images import ImageFormat
 from suture.loading import load_data, load_model, source_of
@@ -43,9 +44,22 @@ class Asked(BaseModel):
 
     @property
     def image(self) -> ImageFormat:
-        """How pixels become inputs; without a mean or deviation they are scaled to [0, 1]."""
+        """How pixels become inputs; without a mean and deviation they are scaled to [0, 1].
+
+        Raises:
+            DataError: the values make no sense.
+            InvalidArgumentError: only one of the two is given.
+        """
         channels = len(self.mean or self.std or (0.0,) * 3)
-        return ImageFormat(self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.size)
+        image = ImageFormat(self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.size)
+        if (self.mean is None) != (self.std is None):
+            given, absent = ("--mean", "--std") if self.std is None else ("--std", "--mean")
+            neutral = ",".join("1" if absent == "--std" else "0" for _ in range(channels))
+            raise InvalidArgumentError(
+                f"{given} is given without {absent}; give both, as the network was trained with them: "
+                f"{absent} {neutral} if it was trained with {given} alone"
+            )
+        return image
 
     @property
     def code(self) -> list[str]:

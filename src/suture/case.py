@@ -22,7 +22,7 @@ from suture.moments import Moments, Record, layers_of
 from suture.patch import base_sha256, canonical_state
 from suture.registry import suggest
 from suture.rundir import fingerprint
-from suture.splits import Split, cut, writable
+from suture.splits import Split, classes_of, cut, writable
 from suture.tasks import Outcomes, Task, evaluate
 
 PROTOCOLS = ("split", "paper")
@@ -62,7 +62,8 @@ class Case:
 
     Raises:
         SplitOverlapError: an input stands in two splits.
-        DataError: a split is missing, empty, lacks a class folder the others have, or has pictures of another size.
+        DataError: a split is missing, empty, lacks a class folder the others have, has pictures of another size, or
+            names or metadata that are not one per example.
     """
 
     def __init__(
@@ -157,8 +158,13 @@ class Case:
         )  # fmt: skip
 
     def class_name(self, label: int) -> str:
-        """The name of a label, or its number."""
-        return str(self.classes[label]) if self.classes and 0 <= label < len(self.classes) else str(label)
+        """The name of a label, with its number where several are called so, or its number where none has a name."""
+        if not self.classes:
+            return str(label)
+        if not 0 <= label < len(self.classes):
+            return f"output {label}"  # as names may be numbers
+        name = self.classes[label]
+        return f"{name} ({label})" if self.classes.count(name) > 1 else name
 
     def pictures(self, split: str, positions: Sequence[int]) -> NDArray[np.uint8] | None:
         """Pictures (k, h, w, c) of examples, large ones made smaller, or None when inputs are no pictures."""
@@ -280,7 +286,7 @@ def _warn_of_raw(split: Split, image: ImageFormat) -> None:
 
 
 def _classes_in(given: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {name: list(data.classes) for name, data in given.items() if getattr(data, "classes", None)}
+    return {name: classes for name, data in given.items() if (classes := classes_of(data))}
 
 
 def _class_names(given: Mapping[str, Any], classes: Sequence[str] | None) -> list[str] | None:

@@ -4,23 +4,31 @@ import io
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from suture.errors import DataError
 from suture.progress import track
+from suture.wording import several
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+BESIDE = {  # suffixes of what lies beside pictures and is none
+    ".csv", ".db", ".htm", ".html", ".ini", ".json", ".log", ".md", ".rst", ".toml", ".tsv", ".txt", ".xml", ".yaml",
+    ".yml",
+}  # fmt: skip
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
 SHOWN = 192  # pixels: a picture that is kept to be shown has no longer side
 CACHE_BYTES = 2 * 1024**3  # decoded pictures kept in memory; above it they are decoded each time
+LOOKED_AT = 32  # pictures whose EXIF is looked at
+TURNING = {"JPEG", "MPO", "WEBP"}  # formats in which pictures lie turned; Pillow itself turns TIFFs
 LARGEST_FILE = 256 * 1024**2  # bytes of one picture file; larger ones are refused as a zip bomb would be
 
 
@@ -122,7 +130,10 @@ def decode(data: bytes, image: ImageFormat) -> NDArray[np.uint8]:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of 16 bits per pixel scaled to 8; Pillow itself would make almost all of it white."""
+    """A picture of 16 bits per pixel scaled to 8; Pillow itself would make almost all of it white.
+
+    One of 32 bits that uses no more than 8 of them is taken as it is: scaled, it would be black.
+    """
     if picture.mode == "F":
         raise DataError("its pixels are fractions without a known range; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
@@ -130,7 +141,19 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError("its pixels have more than 16 bits; save it with 8 or 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    fits = picture.mode == "I" and values.max() <= 255
+    return Image.fromarray((values if fits else values >> 8).astype(np.uint8))
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether a file says by its EXIF orientation that its pixels lie turned or mirrored; its pixels are not read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as opened:
+                return opened.format in TURNING and opened.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # as hostile as pixels, but nothing depends on it
+        return False
 
 
 class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -143,16 +166,20 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         names: path of each picture inside the folder.
         targets: class index of each picture.
         skipped: pictures left out because they could not be read.
+        passed_over: files in class folders whose suffix is no picture's; notes and tables are not listed.
     """
 
     def __init__(self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False) -> None:
         self.path, self.image = Path(path), image
-        names, folders, self._read = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
-        labelled = _classes_of(names, folders, self.path)
+        found = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
+        labelled = _classes_of(found, self.path)
+        self._read = found.read
         self.classes = sorted({label for _, label in labelled})
+        self.passed_over = _passed_over(found)
         self.names: list[str] = []
         self.targets: list[int] = []
         self.skipped: list[str] = []
+        self._unread: Counter[str] = Counter()  # class → pictures that were skipped
         self._cache: NDArray[np.uint8] | None = None
         self._decode_all(labelled, skip_bad)
 
@@ -162,6 +189,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
             pixels = self._decoded(name, skip_bad)
             if pixels is None:
                 self.skipped.append(name)
+                self._unread[label] += 1
                 continue
             if first is None:
                 first = name, pixels.shape
@@ -190,6 +218,43 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
                 f"{self.path}: '{name}' is not a readable picture ({error}); mend or remove it, or pass --skip-bad"
             ) from error
 
+    def notes(self) -> list[str]:
+        """Sentences on what was left out, and on pictures that may be meant to be turned."""
+        return [note for note in (self._unreadable(), self._unlisted(), self._turned()) if note]
+
+    def _unreadable(self) -> str:
+        if not self.skipped:
+            return ""
+        gone = set(range(len(self.classes))) - set(self.targets)
+        counts = [
+            f"{'all ' if self.classes.index(label) in gone else ''}{count} of class '{label}'"
+            for label, count in self._unread.most_common()
+        ]
+        return (
+            f"{self.path}: {several(len(self.skipped), 'picture')} left out that cannot be read "
+            f"({_shortened(counts)}), the first '{self.skipped[0]}'"
+        )
+
+    def _unlisted(self) -> str:
+        if not self.passed_over:
+            return ""
+        return (
+            f"{self.path}: {several(len(self.passed_over), 'file')} in class folders passed over "
+            f"({_kinds(self.passed_over)}), the first '{self.passed_over[0]}'; read are {_suffixes()}"
+        )
+
+    def _turned(self) -> str:
+        """Of pictures from the whole folder, as those of one class may well come from one camera."""
+        looked_at = self.names[:: -(-len(self) // LOOKED_AT)]
+        turned = [name for name in looked_at if is_turned(self._read(name))]
+        if not turned:
+            return ""
+        return (
+            f"{self.path}: {len(turned)} of {several(len(looked_at), 'picture')} looked at, the first '{turned[0]}', "
+            "are marked in their EXIF data as lying turned, and are taken as they lie; turn them if the network was "
+            "trained on upright ones"
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -206,15 +271,22 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return self.image.normalise(pixels), torch.tensor([self.targets[i] for i in positions])
 
 
-Listing = tuple[list[str], list[str], Callable[[str], bytes]]
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a directory or a zip, hidden files apart: names, and how to read a file."""
+
+    pictures: list[str]
+    others: list[str]
+    folders: list[str]
+    read: Callable[[str], bytes]
 
 
 def _open_directory(path: Path) -> Listing:
-    """Names of the pictures below a directory, names of the folders, and how to read a picture."""
-    pictures: list[str] = []
+    """What lies below a directory."""
+    files: list[str] = []
     folders: list[str] = []
     seen: set[str] = set()
-    for folder, inside, files in os.walk(path, followlinks=True):
+    for folder, inside, here in os.walk(path, followlinks=True):
         below, real = Path(folder).relative_to(path), os.path.realpath(folder)
         if _is_hidden(below.as_posix()) or real in seen:  # links may lead in circles
             inside.clear()
@@ -222,8 +294,14 @@ def _open_directory(path: Path) -> Listing:
         inside.sort()
         seen.add(real)
         folders.append(below.as_posix())
-        pictures += [(below / file).as_posix() for file in files if _is_picture(file)]
-    return sorted(pictures), sorted(folders), lambda name: _bounded(path / name)
+        files += [(below / file).as_posix() for file in here]
+    return _listing(sorted(files), sorted(folders), lambda name: _bounded(path / name))
+
+
+def _listing(files: list[str], folders: list[str], read: Callable[[str], bytes]) -> Listing:
+    shown = [name for name in files if not _is_hidden(name)]
+    pictures = [name for name in shown if _suffix(name) in SUFFIXES]
+    return Listing(pictures, [name for name in shown if _suffix(name) not in SUFFIXES], folders, read)
 
 
 def _bounded(path: Path) -> bytes:
@@ -236,27 +314,28 @@ def _bounded(path: Path) -> bytes:
 
 
 def _open_zip(path: Path) -> Listing:
-    """The same for a zip, which is read in place: nothing is unpacked."""
+    """The same for a zip, which is read in place: nothing is unpacked; names may have backslashes."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         hint = f"; for a function in it write {path}:NAME" if path.suffix == ".py" else ""
         raise DataError(f"{path} is neither a folder of class folders nor a zip of one ({error}{hint})") from error
-    names = sorted(entry.filename for entry in archive.infolist())
+    entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
+    names = sorted(entries)
     outside = next((name for name in names if {"..", "/"} & set(PurePosixPath(name).parts)), None)
     if outside is not None:
         raise DataError(f"'{outside}' of {path} lies outside the archive; make the zip again from its folder")
 
     def read(name: str) -> bytes:
-        if archive.getinfo(name).file_size > LARGEST_FILE:
+        if entries[name].file_size > LARGEST_FILE:
             raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
         try:
-            return archive.read(name)
+            return archive.read(entries[name])
         except Exception as error:  # broken members raise zlib, zip and runtime errors alike
             raise DataError(str(error)) from error
 
     folders = [name for name in names if name.endswith("/") and not _is_hidden(name)]
-    return [name for name in names if _is_picture(name)], folders, read
+    return _listing([name for name in names if not name.endswith("/")], folders, read)
 
 
 def _is_hidden(name: str) -> bool:
@@ -264,30 +343,72 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith("/") and not _is_hidden(name)
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
-def _classes_of(names: list[str], folders: list[str], path: Path) -> list[tuple[str, str]]:
-    """(name, class) of every picture: the first folder below what all names share."""
-    parts = [PurePosixPath(name).parts for name in names]
-    if not names:
-        raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))
+
+
+def _kinds(names: Iterable[str]) -> str:
+    """Files counted by suffix: ``56 .heic, 1 without a suffix``."""
+    counts = Counter(map(_suffix, names))
+    return _shortened([f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common()])
+
+
+def _shortened(words: Sequence[str], most: int = 5) -> str:
+    return ", ".join([*words[:most], *(["and others"] if len(words) > most else [])])
+
+
+def _depth(parts: list[tuple[str, ...]]) -> int:
+    """How many folders stand around the class folders: those that the names of all pictures share."""
     depth = 0
     while all(len(p) > depth + 2 for p in parts) and len({p[depth] for p in parts}) == 1:
         depth += 1
-    stray = next((name for name, p in zip(names, parts, strict=True) if len(p) < depth + 2), None)
+    return depth
+
+
+def _in_class_folders(listing: Listing, names: list[str]) -> list[tuple[str, str]]:
+    """(name, class) of those files that lie in class folders: the first folders below what all pictures share."""
+    pictures = [PurePosixPath(name).parts for name in listing.pictures]
+    depth = _depth(pictures)
+    parts = [(name, PurePosixPath(name).parts) for name in names]
+    return [(name, p[depth]) for name, p in parts if len(p) > depth + 1 and p[:depth] == pictures[0][:depth]]
+
+
+def _passed_over(listing: Listing) -> list[str]:
+    """Files that may be pictures of a kind that is not read."""
+    return [name for name, _ in _in_class_folders(listing, listing.others) if _suffix(name) not in BESIDE]
+
+
+def _classes_of(listing: Listing, path: Path) -> list[tuple[str, str]]:
+    """(name, class) of every picture."""
+    if not listing.pictures:
+        held = f" but {_kinds(listing.others)}" if listing.others else ""
+        raise DataError(f"{path} holds no pictures ({_suffixes()}){held}")
+    labelled = _in_class_folders(listing, listing.pictures)
+    stray = next(iter(sorted(set(listing.pictures) - {name for name, _ in labelled})), None)
     if stray is not None:
         raise DataError(f"'{stray}' of {path} lies in no class folder; the layout is CLASS/PICTURE")
-    labels = [p[depth] for p in parts]
+    labels = {label for _, label in labelled}
     if set(map(str.lower, labels)) <= SPLIT_NAMES:
         raise DataError(
-            f"{path} holds the folders {', '.join(sorted(set(labels)))}, which are splits and not classes; give "
+            f"{path} holds the folders {', '.join(sorted(labels))}, which are splits and not classes; give "
             "one of them, or each with --diagnose, --repair and --verify"
         )
-    shared = parts[0][:depth]
-    beside = {p[-1] for p in (PurePosixPath(folder).parts for folder in folders) if p and p[:-1] == shared}
-    missing = sorted(beside - set(labels))
+    _refuse_hollow(listing, labels, path)
+    return labelled
+
+
+def _refuse_hollow(listing: Listing, labels: set[str], path: Path) -> None:
+    """Refuse class folders without a picture: left out, they would shift the numbers of the others."""
+    others = _in_class_folders(listing, listing.others)  # a zip need not list its folders
+    folders = _in_class_folders(listing, [f"{folder}/x" for folder in listing.folders])
+    missing = sorted({label for _, label in [*others, *folders]} - labels)
     if missing:
-        raise DataError(f"the class folder '{missing[0]}' of {path} holds no picture; fill or remove it")
-    return list(zip(names, labels, strict=True))
+        held = [name for name, label in others if label == missing[0]]
+        raise DataError(
+            f"the class folder '{missing[0]}' of {path} holds no picture{f' but {_kinds(held)}' if held else ''}; "
+            "fill or remove it"
+        )

@@ -168,7 +168,7 @@ def load_data(
 
     Args:
         image: how pixels become inputs.
-        skip_bad: leave out pictures that cannot be read.
+        skip_bad: leave out pictures that cannot be read, with a warning.
         one_class: whether a single class will do, so that nothing is said of it.
 
     Returns:
@@ -187,6 +187,8 @@ def load_data(
     if not Path(path).exists():
         raise MissingFileError(f"there is no data at {path}")
     folder = ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)
+    for note in folder.notes():
+        warnings.warn(note, stacklevel=2)
     if len(folder.classes) == 1 and not one_class:
         warnings.warn(
             f"{path} has one class, '{folder.classes[0]}', and a network cannot be judged on one class; if that is the "

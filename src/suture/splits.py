@@ -8,7 +8,7 @@ import copy
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Split(Sequence[Any]):
 
     def __init__(self, name: str, index: "Index", indices: Sequence[int]) -> None:
         self.name, self._data = name, index.data
+        self._names, self._columns = index.names, index.columns
         self.indices = [int(i) for i in indices]
         self.hashes = [index.hashes[i] for i in self.indices]
         self.strata = [index.strata[i] for i in self.indices]
@@ -67,27 +68,12 @@ class Split(Sequence[Any]):
 
     def label(self, i: int) -> str:
         """What example i is called: its file, where the data set knows it, else its position."""
-        names = getattr(self._data, "names", None)
-        return writable(names[self.indices[i]]) if names else f"example {self.indices[i]}"
+        return writable(self._names[self.indices[i]]) if self._names else f"example {self.indices[i]}"
 
     @property
     def metadata(self) -> dict[str, list[Any]]:
-        """Column → its value for each example, where the data set has ``metadata`` (a mapping or a table).
-
-        Raises:
-            DataError: a column is not as long as the data set.
-        """
-        columns: Any = getattr(self._data, "metadata", None)
-        found: dict[str, list[Any]] = {}
-        for name, values in columns.items() if hasattr(columns, "items") else ():
-            whole = list(values)
-            if len(whole) != len(self._data):
-                raise DataError(
-                    f"the metadata column '{writable(name)}' has {len(whole)} values for {len(self._data)} examples; "
-                    "give one value per example"
-                )
-            found[writable(name)] = [whole[i] for i in self.indices]
-        return found
+        """Column → its value for each example, where the data set has ``metadata``."""
+        return {name: [values[i] for i in self.indices] for name, values in self._columns.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -103,13 +89,18 @@ class Splits(dict[str, Split]):
 
 
 class Index:
-    """Hash and stratum of every example of a data set, from one pass over it."""
+    """Hash and stratum of every example of a data set, from one pass over it, its names and its metadata.
+
+    Raises:
+        DataError: there are no examples, one is no pair, or names or metadata are not those of the examples.
+    """
 
     def __init__(self, data: Any, name: str) -> None:
         _refuse_no_sequence(data, name)
         if not len(data):
             raise DataError(f"the data for {name} is empty")
         self.data: Any = data
+        self.names, self.columns = names_of(data), columns_of(data)
         self.hashes: list[str] = []
         self.strata: list[int | None] = []
         for i in track(range(len(data)), f"indexing {name}"):
@@ -131,6 +122,62 @@ class Index:
 def _refuse_no_sequence(data: Any, name: str) -> None:
     if not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
         raise DataError(f"the data for {name} is {type(data).__name__}; it needs a length and indexing")
+
+
+def _listed(values: object, what: str) -> list[Any]:
+    if not isinstance(values, Iterable):
+        raise DataError(f"{what} of the data set must be a list, not {type(values).__name__}")
+    return list(values)
+
+
+def names_of(data: Any) -> list[Any] | None:
+    """What a data set calls its examples; None where it does not say.
+
+    Raises:
+        DataError: there is not one name per example.
+    """
+    names = getattr(data, "names", None)
+    found = _listed(names, "`names`") if names is not None else []
+    if found and len(found) != len(data):
+        raise DataError(
+            f"`names` of the data set has {len(found)} values for {len(data)} examples; give one name per example "
+            "(names of labels are called `classes`)"
+        )
+    return found or None
+
+
+def classes_of(data: Any) -> list[Any] | None:
+    """What a data set calls its labels; None where it does not say."""
+    classes = getattr(data, "classes", None)
+    return (_listed(classes, "`classes`") if classes is not None else []) or None
+
+
+def columns_of(data: Any) -> dict[str, list[Any]]:
+    """Metadata of a data set: column → a value per example.
+
+    Raises:
+        DataError: it is neither a table, columns by name nor a list with a dict per example, or a column is not as
+            long as the data set.
+    """
+    table = getattr(data, "metadata", None)
+    if table is None:
+        return {}
+    if isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table):
+        names = dict.fromkeys(name for row in table for name in row)
+        table = {name: [row.get(name) for row in table] for name in names}
+    if not hasattr(table, "items"):
+        raise DataError(
+            f"`metadata` of the data set is {type(table).__name__}; give a table, a dict of columns, or a list with a "
+            "dict per example"
+        )
+    columns = {writable(name): _listed(values, f"the metadata column '{name}'") for name, values in table.items()}
+    for name, values in columns.items():
+        if len(values) != len(data):
+            raise DataError(
+                f"the metadata column '{name}' has {len(values)} values for {len(data)} examples; give one value per "
+                "example"
+            )
+    return columns
 
 
 def writable(name: object) -> str:
@@ -191,13 +238,13 @@ class Joined(Sequence[Any]):
     @property
     def names(self) -> list[str] | None:
         """What examples are called; None where one of the data sets does not say."""
-        named = [getattr(part, "names", None) for part in self._parts]
+        named = [names_of(part) for part in self._parts]
         return [name for names in named for name in names or ()] if all(named) else None
 
     @property
     def classes(self) -> list[str] | None:
         """What labels are called; None where the data does not say."""
-        return next((list(part.classes) for part in self._parts if getattr(part, "classes", None)), None)
+        return next((classes for part in self._parts if (classes := classes_of(part))), None)
 
 
 def joined(parts: Sequence[Any], name: str) -> Any:
@@ -216,6 +263,7 @@ def _with_extra(repair: tuple[Index, list[int]], extra: Index) -> tuple[Index, l
     index, part = repair
     both = copy.copy(index)
     both.data = Joined(index.data, extra.data)
+    both.names, both.columns = names_of(both.data), columns_of(both.data)
     both.hashes, both.strata = [*index.hashes, *extra.hashes], [*index.strata, *extra.strata]
     return both, [*part, *range(len(index.hashes), len(both.hashes))]
 
@@ -241,11 +289,18 @@ def cut(given: Mapping[str, Any], protocol: str, seed: int) -> Splits:
     splits = Splits((name, Split(name, *cut[name])) for name in SPLITS if name in cut)
     for name, split in splits.items():
         if not len(split):
-            raise DataError(f"there are too few examples: '{name}' would be empty")
+            raise DataError(_too_few(name, cut[name][0].hashes))
     _refuse_overlap(splits)
     if protocol == "paper" and "diagnose" in splits:
         splits["verify"] = splits["diagnose"]
     return splits
+
+
+def _too_few(name: str, hashes: Sequence[str]) -> str:
+    different = len(set(hashes))
+    copies = f"; of {len(hashes)} examples only {different} {'is' if different == 1 else 'are'} different, and "
+    said = f"{copies}equal ones stay in one split" if different < len(hashes) else ""
+    return f"there are too few examples: '{name}' would be empty{said}"
 
 
 def _refuse_overlap(splits: Splits) -> None:

@@ -244,6 +244,7 @@ TOYS = [
     ({"--std": "1;1"}, ["--std takes numbers separated by commas, not '1;1'"]),
     ({"--mean": "0.5,0.5"}, ["--mean has 2", "one each for grey pictures or three each for RGB"]),
     ({"--mean": "0.5", "--std": "1,1,1"}, ["--mean has 1 and --std 3 values"]),
+    ({"--mean": "0.5,0.5,0.5"}, ["--mean is given without --std", "--std 1,1,1 if"]),
     ({"--mean": "127.5"}, ["--mean must lie between 0 and 1", "divided by 255"]),
     ({"--std": "0"}, ["--std must be positive"]),
     ({"--seed": "first"}, ["Invalid value for '--seed'", "suture run --help"]),
@@ -355,7 +356,8 @@ def test_skip_bad_leaves_the_broken_picture_out_and_goes_on(suture: Suture, bad:
     data = pictures.folder(tmp_path / "data", pictures.files({"cat": 10, "dog": 10}) | {"cat/torn.jpg": b"\xff\xd8"})
     words = ("run", "--model", bad / "net.py:net", "--data", data, "--out", tmp_path / "run", "--until", "localize")
     assert suture(*words).code == 2
-    assert suture(*words, "--skip-bad").code == 0
+    with pytest.warns(UserWarning, match=r"1 picture left out that cannot be read \(1 of class 'cat'\), .*torn\.jpg"):
+        assert suture(*words, "--skip-bad").code == 0
     assert "torn" not in (tmp_path / "run" / "splits.csv").read_text()
 
 

@@ -72,16 +72,29 @@ def test_a_directory_of_another_training_is_refused(tmp_path: Path, capsys: pyte
 def test_every_setting_that_differs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "a", "--lr", "0.01") == 0
     capsys.readouterr()
-    other = ["--lr", "0.1", "--preset", "physics", "--mean", "0.5", "--skip-bad", "--test", "tests.toys:data"]
+    other = [
+        "--lr",
+        "0.1",
+        "--preset",
+        "physics",
+        "--mean",
+        "0.5",
+        "--std",
+        "0.25",
+        "--skip-bad",
+        "--test",
+        "tests.toys:data",
+    ]
     assert train(tmp_path / "a", *other) == 2
     said = capsys.readouterr().err
     parts = [
         "lr 0.01 there, 0.1 here", "momentum 0.9 there, critical here", "mean none there, 0.5 here",
+        "std none there, 0.25 here",
         "skip_bad no there, yes here", "test none there, tests.toys:data here", "choose another --out",
     ]  # fmt: skip
     assert [part for part in parts if part not in said] == []
     assert not set("{}[]'") & set(said)
-    assert said.count(" there, ") == 5
+    assert said.count(" there, ") == 6
 
 
 def test_other_code_and_trainings_of_earlier_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from suture.errors import DataError, NonFiniteError
-from suture.tasks import Classification, batches, evaluate
+from suture.errors import DataError, InvalidArgumentError, NonFiniteError
+from suture.tasks import Batch, Classification, Task, batches, evaluate
 from suture.tasks.outcomes import to_device
 from tests import toys
 
@@ -83,6 +83,49 @@ def test_batches_of_a_task_of_ones_own_reach_the_device_whole() -> None:
     moved = to_device({"a": [inputs], "b": "text"}, CPU)
     assert isinstance(moved["a"][0], toys.Text)
     assert moved["b"] == "text"
+
+
+class Mean(Classification):
+    """A task whose losses are reduced."""
+
+    def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return super().losses(outputs, batch).mean()
+
+
+class Shares(Classification):
+    """A task whose verdicts are numbers."""
+
+    def verdicts(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return super().verdicts(outputs, batch).float()
+
+
+class Several(Classification):
+    """A task whose verdicts are several per example."""
+
+    def verdicts(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return outputs > 0
+
+
+class Listed(Classification):
+    """A task whose verdicts are no tensor."""
+
+    def verdicts(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return super().verdicts(outputs, batch).tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (Mean(), r"'losses' gave float32 of shape \(\) for 4 examples; .*: one loss per example, unreduced"),
+        (Shares(), r"'verdicts' gave float32 of shape \(4,\) for 4 examples; .*one bool per example, True = right"),
+        (Several(), r"'verdicts' gave bool of shape \(4, 3\) for 4 examples"),
+        (Listed(), "'verdicts' gave list for 4 examples"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_tasks_that_do_not_give_one_value_per_example_are_told_which_method_is_wrong(task: Task, said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"the task's method {said}"):
+        evaluate(toys.network(), toys.data()[:9], task, device=CPU, batch_size=4)
 
 
 @pytest.mark.parametrize(

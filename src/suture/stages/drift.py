@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suture.case import Case
 from suture.errors import DataError, InvalidArgumentError
-from suture.splits import Index, Split, writable
+from suture.splits import Index, Split, classes_of, writable
 from suture.stats import Interval, flips, mcnemar, mean_interval, wilson
 from suture.tasks import batches, forward
 
@@ -89,7 +89,7 @@ def untouched_examples(case: Case, data: Any) -> Untouched:
     without = sum(data[i][1] is None for i in range(n)) if None in index.strata else 0
     if 0 < without < n:
         raise DataError(f"{without} of {n} untouched examples have no label; give all of them one, or none")
-    theirs = [writable(name) for name in getattr(data, "classes", None) or []]
+    theirs = [writable(name) for name in classes_of(data) or []]
     labelled = not without and (not theirs or not case.classes or set(theirs) <= set(case.classes))
     if not labelled:
         index.data = _Labelled(data, None)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from suture.errors import DataError, NonFiniteError, SutureError
+from suture.errors import DataError, InvalidArgumentError, NonFiniteError, SutureError
 from suture.progress import track
 from suture.tasks.base import Batch, Examples, Task
 
@@ -138,6 +138,29 @@ def forward(model: nn.Module, batch: Batch, task: Task, name: str) -> Any:
         ) from error
 
 
+NEEDED = {  # method of a task → what it must give for each example
+    "verdicts": "one bool per example, True = right",
+    "losses": "one loss per example, unreduced (reduction='none' of torch's losses)",
+}
+
+
+def _checked(method: str, values: Any, n: int) -> Tensor:
+    """What a method of a task gave for n examples, (n,).
+
+    Raises:
+        InvalidArgumentError: it has another shape, or verdicts are not bool.
+    """
+    if isinstance(values, Tensor) and values.shape == (n,) and (method != "verdicts" or values.dtype == torch.bool):
+        return values
+    found = type(values).__name__
+    if isinstance(values, Tensor):
+        found = f"{str(values.dtype).removeprefix('torch.')} of shape {tuple(values.shape)}"
+    raise InvalidArgumentError(
+        f"the task's method '{method}' gave {found} for {n} examples; it must give a tensor of shape ({n},): "
+        f"{NEEDED[method]}"
+    )
+
+
 class _Column(list[Tensor]):
     """Pieces of one measurement, batch by batch."""
 
@@ -166,6 +189,7 @@ def evaluate(
         name: what the examples are called in errors and on the bar.
 
     Raises:
+        InvalidArgumentError: a method of the task does not give one value per example, or verdicts that are not bool.
         NonFiniteError: an output is NaN or infinite, so that no verdict means anything.
     """
     right, losses, predictions, targets = _Column(), _Column(), _Column(), _Column()
@@ -173,10 +197,11 @@ def evaluate(
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in batches(examples, task, device, batch_size, f"evaluating {name}"):
+            for i, batch in enumerate(batches(examples, task, device, batch_size, f"evaluating {name}")):
+                n = min(batch_size, len(examples) - i * batch_size)
                 outputs = forward(model, batch, task, name)
-                right.append(task.verdicts(outputs, batch))
-                losses.append(task.losses(outputs, batch).double())
+                right.append(_checked("verdicts", task.verdicts(outputs, batch), n))
+                losses.append(_checked("losses", task.losses(outputs, batch), n).double())
                 if hasattr(task, "predictions"):
                     predictions.append(task.predictions(outputs, batch))
                 if isinstance(batch[1], Tensor) and batch[1].dim() == 1 and not batch[1].is_floating_point():
