@@ -42,7 +42,9 @@ RECIPE = jobs.SHORT.model_copy(update={"epochs": 8, "batch_size": 64})
 
 def plan(name: str, lr: float = 0.05, where: Any = None, **changes: Any) -> Plan:
     return Plan(
-        name=name, where=where or Everything(), how=FineTune(recipe=RECIPE.model_copy(update={"lr": lr} | changes))
+        name=name,
+        where=where or Everything(),
+        how=FineTune(recipe=RECIPE.model_copy(update={"lr": lr, "lr_min": min(lr, RECIPE.lr_min)} | changes)),
     )
 
 
