@@ -151,11 +151,11 @@ class Meter:
         norms = found.squares[rows].sqrt()
         floor = 1e-5 * torch.cat([norms, expected], 1).amax(1, keepdim=True) + 1e-12
         norms = norms[:, [self._place[name] for name in names]]
-        differ = ((norms - expected).abs() > TOLERANCE * expected + floor).any(0).tolist()
-        wrong = {name for name, bad in zip(names, differ, strict=True) if bad}
+        apart, allowed = (norms - expected).abs(), TOLERANCE * expected
+        wrong = {name for name, bad in zip(names, (apart > allowed + floor).any(0).tolist(), strict=True) if bad}
         if wrong & set(self.looped):  # which are exact for this batch
             raise InvalidArgumentError(MIXED)
-        told = (expected > 10 * floor).any(0).tolist()  # what is zero both ways may be missing in one of them
+        told = ((expected > 0) & (apart <= allowed)).any(0).tolist()  # zero both ways may be missing in one of them
         if several and not wrong:
             self._known |= {name for name, seen in zip(names, told, strict=True) if seen}
         return wrong
