@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from suture import images
+from suture import images, listing
 from suture.errors import DataError
 from suture.images import ImageFolder, ImageFormat, decode, is_turned, pixels_of
 from tests import pictures
@@ -274,7 +274,7 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
 
 
 def test_larger_files_than_any_picture_are_not_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "LARGEST_FILE", 1024**2)
+    monkeypatch.setattr(listing, "LARGEST_FILE", 1024**2)
     refused(make(pictures.files({"a": 1}) | {"a/zeros.png": bytes(1024**2 + 1)}), "'a/zeros.png'", "larger than 1 MiB")
 
 

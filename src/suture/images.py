@@ -1,13 +1,11 @@
 """Pictures as data: how pixels become inputs, and image folders read with Pillow alone."""
 
 import io
-import os
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,20 +14,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from suture.errors import DataError
+from suture.listing import kinds, known_suffixes, labelled_pictures, open_directory, open_zip, passed_over, shortened
 from suture.progress import track
 from suture.wording import several
 
-SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-BESIDE = {  # suffixes of what lies beside pictures and is none
-    ".csv", ".db", ".htm", ".html", ".ini", ".json", ".log", ".md", ".rst", ".toml", ".tsv", ".txt", ".xml", ".yaml",
-    ".yml",
-}  # fmt: skip
-SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
 SHOWN = 192  # pixels: a picture that is kept to be shown has no longer side
 CACHE_BYTES = 2 * 1024**3  # decoded pictures kept in memory; above it they are decoded each time
 LOOKED_AT = 32  # pictures whose EXIF is looked at
 TURNING = {"JPEG", "MPO", "WEBP"}  # formats in which pictures lie turned; Pillow itself turns TIFFs
-LARGEST_FILE = 256 * 1024**2  # bytes of one picture file; larger ones are refused as a zip bomb would be
 
 
 @dataclass(frozen=True)
@@ -171,11 +163,11 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def __init__(self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False) -> None:
         self.path, self.image = Path(path), image
-        found = _open_zip(self.path) if self.path.is_file() else _open_directory(self.path)
-        labelled = _classes_of(found, self.path)
+        found = open_zip(self.path) if self.path.is_file() else open_directory(self.path)
+        labelled = labelled_pictures(found, self.path)
         self._read = found.read
         self.classes = sorted({label for _, label in labelled})
-        self.passed_over = _passed_over(found)
+        self.passed_over = passed_over(found)
         self.names: list[str] = []
         self.targets: list[int] = []
         self.skipped: list[str] = []
@@ -232,7 +224,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         ]
         return (
             f"{self.path}: {several(len(self.skipped), 'picture')} left out that cannot be read "
-            f"({_shortened(counts)}), the first '{self.skipped[0]}'"
+            f"({shortened(counts)}), the first '{self.skipped[0]}'"
         )
 
     def _unlisted(self) -> str:
@@ -240,7 +232,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
             return ""
         return (
             f"{self.path}: {several(len(self.passed_over), 'file')} in class folders passed over "
-            f"({_kinds(self.passed_over)}), the first '{self.passed_over[0]}'; read are {_suffixes()}"
+            f"({kinds(self.passed_over)}), the first '{self.passed_over[0]}'; read are {known_suffixes()}"
         )
 
     def _turned(self) -> str:
@@ -269,146 +261,3 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         """Inputs (n, c, h, w) and labels (n,) of some pictures at once: much quicker than one by one."""
         pixels = self._cache[positions] if self._cache is not None else np.stack([self.pixels(i) for i in positions])
         return self.image.normalise(pixels), torch.tensor([self.targets[i] for i in positions])
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What lies in a directory or a zip, hidden files apart: names, and how to read a file."""
-
-    pictures: list[str]
-    others: list[str]
-    folders: list[str]
-    read: Callable[[str], bytes]
-
-
-def _open_directory(path: Path) -> Listing:
-    """What lies below a directory."""
-    files: list[str] = []
-    folders: list[str] = []
-    seen: set[str] = set()
-    for folder, inside, here in os.walk(path, followlinks=True):
-        below, real = Path(folder).relative_to(path), os.path.realpath(folder)
-        if _is_hidden(below.as_posix()) or real in seen:  # links may lead in circles
-            inside.clear()
-            continue
-        inside.sort()
-        seen.add(real)
-        folders.append(below.as_posix())
-        files += [(below / file).as_posix() for file in here]
-    return _listing(sorted(files), sorted(folders), lambda name: _bounded(path / name))
-
-
-def _listing(files: list[str], folders: list[str], read: Callable[[str], bytes]) -> Listing:
-    shown = [name for name in files if not _is_hidden(name)]
-    pictures = [name for name in shown if _suffix(name) in SUFFIXES]
-    return Listing(pictures, [name for name in shown if _suffix(name) not in SUFFIXES], folders, read)
-
-
-def _bounded(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(error.strerror or str(error)) from error
-
-
-def _open_zip(path: Path) -> Listing:
-    """The same for a zip, which is read in place: nothing is unpacked; names may have backslashes."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        hint = f"; for a function in it write {path}:NAME" if path.suffix == ".py" else ""
-        raise DataError(f"{path} is neither a folder of class folders nor a zip of one ({error}{hint})") from error
-    entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
-    names = sorted(entries)
-    outside = next((name for name in names if {"..", "/"} & set(PurePosixPath(name).parts)), None)
-    if outside is not None:
-        raise DataError(f"'{outside}' of {path} lies outside the archive; make the zip again from its folder")
-
-    def read(name: str) -> bytes:
-        if entries[name].file_size > LARGEST_FILE:
-            raise DataError(f"larger than {LARGEST_FILE // 1024**2} MiB")
-        try:
-            return archive.read(entries[name])
-        except Exception as error:  # broken members raise zlib, zip and runtime errors alike
-            raise DataError(str(error)) from error
-
-    folders = [name for name in names if name.endswith("/") and not _is_hidden(name)]
-    return _listing([name for name in names if not name.endswith("/")], folders, read)
-
-
-def _is_hidden(name: str) -> bool:
-    """What systems and editors leave behind: ``.ipynb_checkpoints``, ``__MACOSX``, ``._picture.png``."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
-def _suffixes() -> str:
-    return ", ".join(sorted(SUFFIXES))
-
-
-def _kinds(names: Iterable[str]) -> str:
-    """Files counted by suffix: ``56 .heic, 1 without a suffix``."""
-    counts = Counter(map(_suffix, names))
-    return _shortened([f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common()])
-
-
-def _shortened(words: Sequence[str], most: int = 5) -> str:
-    return ", ".join([*words[:most], *(["and others"] if len(words) > most else [])])
-
-
-def _depth(parts: list[tuple[str, ...]]) -> int:
-    """How many folders stand around the class folders: those that the names of all pictures share."""
-    depth = 0
-    while all(len(p) > depth + 2 for p in parts) and len({p[depth] for p in parts}) == 1:
-        depth += 1
-    return depth
-
-
-def _in_class_folders(listing: Listing, names: list[str]) -> list[tuple[str, str]]:
-    """(name, class) of those files that lie in class folders: the first folders below what all pictures share."""
-    pictures = [PurePosixPath(name).parts for name in listing.pictures]
-    depth = _depth(pictures)
-    parts = [(name, PurePosixPath(name).parts) for name in names]
-    return [(name, p[depth]) for name, p in parts if len(p) > depth + 1 and p[:depth] == pictures[0][:depth]]
-
-
-def _passed_over(listing: Listing) -> list[str]:
-    """Files that may be pictures of a kind that is not read."""
-    return [name for name, _ in _in_class_folders(listing, listing.others) if _suffix(name) not in BESIDE]
-
-
-def _classes_of(listing: Listing, path: Path) -> list[tuple[str, str]]:
-    """(name, class) of every picture."""
-    if not listing.pictures:
-        held = f" but {_kinds(listing.others)}" if listing.others else ""
-        raise DataError(f"{path} holds no pictures ({_suffixes()}){held}")
-    labelled = _in_class_folders(listing, listing.pictures)
-    stray = next(iter(sorted(set(listing.pictures) - {name for name, _ in labelled})), None)
-    if stray is not None:
-        raise DataError(f"'{stray}' of {path} lies in no class folder; the layout is CLASS/PICTURE")
-    labels = {label for _, label in labelled}
-    if set(map(str.lower, labels)) <= SPLIT_NAMES:
-        raise DataError(
-            f"{path} holds the folders {', '.join(sorted(labels))}, which are splits and not classes; give "
-            "one of them, or each with --diagnose, --repair and --verify"
-        )
-    _refuse_hollow(listing, labels, path)
-    return labelled
-
-
-def _refuse_hollow(listing: Listing, labels: set[str], path: Path) -> None:
-    """Refuse class folders without a picture: left out, they would shift the numbers of the others."""
-    others = _in_class_folders(listing, listing.others)  # a zip need not list its folders
-    folders = _in_class_folders(listing, [f"{folder}/x" for folder in listing.folders])
-    missing = sorted({label for _, label in [*others, *folders]} - labels)
-    if missing:
-        held = [name for name, label in others if label == missing[0]]
-        raise DataError(
-            f"the class folder '{missing[0]}' of {path} holds no picture{f' but {_kinds(held)}' if held else ''}; "
-            "fill or remove it"
-        )

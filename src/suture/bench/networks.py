@@ -26,7 +26,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from suture.bench.architectures import Plain, Residual
 from suture.bench.examples import Pairs
 from suture.errors import DataError, InvalidArgumentError, MissingFileError
-from suture.images import SUFFIXES, ImageFormat, decode
+from suture.images import ImageFormat, decode
+from suture.listing import SUFFIXES
 from suture.loading import load_model
 from suture.registry import Registry
 from suture.rundir import fingerprint, replacing
