@@ -41,8 +41,9 @@ def named() -> Case:
         ([[0, 9, 1], [0, 9, 1], [0, 1, 9]], None),  # one class is taken for another
         ([[4, 3, 3], [3, 4, 3], [3, 3, 4]], None),
         ([[1, 5, 4], [5, 1, 4], [0, 1, 9]], None),  # no more than half
+        ([[0, 9, 0, 0, 0, 0], [0, 0, 9, 0, 0, 0], *[[2, 2, 2, 2, 2, 2]] * 4], None),  # two of six, in no circle
     ],
-    ids=["swapped", "turned", "right", "stuck", "one confusion", "guessing", "half"],
+    ids=["swapped", "turned", "right", "stuck", "one confusion", "guessing", "half", "few"],
 )
 def test_permuted_labels(named: Case, confusion: list[list[int]], word: str | None) -> None:
     found = permuted(named, outcomes(confusion))

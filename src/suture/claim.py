@@ -118,13 +118,15 @@ def refuse_other_case(directory: RunDir, case: Case, asked: Asked | None) -> Non
     """Refuse a directory in which another case was begun, and say what differs.
 
     Raises:
-        RunError: it is one.
+        RunError: it is one, or an earlier suture did not note what tells cases apart.
     """
     if not directory.case_file.exists():
         return
     stored, own = _stored(directory), _identity(case, asked)
     kept = stored.get("identity", {}) if isinstance(stored, dict) else {}
-    different = [part for part, value in own.items() if kept.get(part) != value]
+    different = [part for part, value in own.items() if part in kept and kept[part] != value]
+    if not different and own.keys() - kept.keys():
+        raise RunError(f"{directory.path} was begun by an earlier suture, which noted less; choose another --out")
     if different:
         raise RunError(f"{directory.path} holds a run of another case (other {different[0]}); choose another --out")
 

@@ -42,10 +42,11 @@ def permuted(case: Case, outcomes: Outcomes) -> list[str]:
     """
     if outcomes.targets is None or outcomes.predictions is None:
         return []
-    goes = {label: to for label in np.unique(outcomes.targets).tolist() if (to := _most(outcomes, label)) is not None}
+    labels = np.unique(outcomes.targets).tolist()
+    goes = {label: to for label in labels if (to := _most(outcomes, label)) is not None}
     moved = {label: to for label, to in goes.items() if to != label}
     each_its_own = len(moved) > 1 and len(set(goes.values())) == len(goes)
-    if not each_its_own or not (set(moved) == set(moved.values()) or 2 * len(moved) >= len(goes)):
+    if not each_its_own or not (set(moved) == set(moved.values()) or 2 * len(moved) >= len(labels)):
         return []
     named = ", ".join(f"'{case.class_name(a)}' for '{case.class_name(b)}'" for a, b in list(moved.items())[:NAMED])
     more = ", …" if len(moved) > NAMED else ""
@@ -67,8 +68,8 @@ def _most(outcomes: Outcomes, label: int) -> int | None:
 
 
 def _by_name(case: Case) -> str:
-    """That names which are numbers are not sorted as numbers, where that matters."""
+    """That names which are numbers are sorted as text, where that matters."""
     names = case.classes or []
-    if not all(name.isdecimal() for name in names) or sorted(names, key=int) == list(names):
+    if not all(name.isdecimal() for name in names) or names != sorted(names) or names == sorted(names, key=int):
         return ""
     return f" (folders are sorted by name: {', '.join(names[:4])}, …; with zeros in front, as in 01, they keep theirs)"

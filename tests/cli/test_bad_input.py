@@ -441,6 +441,15 @@ def test_the_run_directory_of_another_case(
     assert digests(finished) == before
 
 
+def test_the_run_directory_of_an_earlier_release(suture: Suture, toy: Toy, finished: Path) -> None:
+    stored = json.loads((finished / "case.json").read_text())
+    del stored["identity"]["model"]
+    (finished / "case.json").write_text(json.dumps(stored))
+    before = digests(finished)
+    refused(suture(*run_toy(toy, finished, {})), f"{finished} was begun by an earlier suture", "choose another --out")
+    assert digests(finished) == before
+
+
 def test_a_run_directory_in_which_somebody_works(suture: Suture, toy: Toy, finished: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from suture.rundir import RunDir\n"

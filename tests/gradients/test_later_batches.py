@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from suture.curvature import curvature_range
 from suture.errors import InvalidArgumentError
 from suture.gradients import Meter, per_example_norms
 from suture.tasks import Classification
@@ -237,3 +238,5 @@ def test_old_norms_leave_no_graph_behind(norm: Callable[[nn.Module], nn.Module])
     found = Meter(model, Classification()).measure((x, y))
     twin = copy.deepcopy(model)  # which fails where a graph hangs on it
     assert torch.allclose(found.squares, plain(twin, x, y)[0].float(), rtol=1e-4)
+    curvature_range(model, [(x, y)])
+    copy.deepcopy(model)

@@ -100,16 +100,32 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 @contextmanager
-def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> Iterator["Watch"]:
-    """Eval mode, hooks on the layers, and gradients for the named parameters alone; all is put back afterwards."""
+def restored(model: nn.Module) -> Iterator[None]:
+    """Mode and ``requires_grad`` are put back afterwards, and no graph is left on the model.
+
+    Old weight and spectral norms keep their last weight as a plain attribute, which could not be copied with its graph.
+    """
     modes = {module: module.training for module in model.modules()}
     flags = {p: p.requires_grad for p in model.parameters()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+            left = {n: v for n, v in vars(module).items() if isinstance(v, Tensor) and v.grad_fn is not None}
+            vars(module).update({name: value.detach() for name, value in left.items()})
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def watched(model: nn.Module, layers: list[Layer], differentiated: set[str]) -> Iterator["Watch"]:
+    """Eval mode, hooks on the layers, and gradients for the named parameters alone; all is put back afterwards."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    watch = Watch(next(iter(flags)).device)
+    watch = Watch(next(model.parameters()).device)
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        stack.callback(_restore, modes, flags)
-        stack.callback(forget_graphs, model)
+        stack.enter_context(restored(model))
         torch.backends.mha.set_fastpath_enabled(False)  # it would skip the layers it is made of
         model.eval()
         _refuse_training_norms(model)
@@ -142,21 +158,6 @@ def _refuse_training_norms(model: nn.Module) -> None:
                 "on the others in its batch and no example has a gradient of its own; let the model's train() turn it "
                 "off"
             )
-
-
-def forget_graphs(model: nn.Module) -> None:
-    """Let go of graphs that hang on plain attributes, where old weight and spectral norms keep their last weight."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                vars(module)[name] = value.detach()
-
-
-def _restore(modes: dict[nn.Module, bool], flags: dict[nn.Parameter, bool]) -> None:
-    for module, training in modes.items():
-        module.training = training
-    for parameter, flag in flags.items():
-        parameter.requires_grad_(flag)
 
 
 class Watch:

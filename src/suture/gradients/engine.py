@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suture.errors import DataError, InvalidArgumentError
+from suture.gradients.capture import restored
 from suture.gradients.meter import Meter
 from suture.groups import GroupSpec, resolve
 from suture.tasks import TASKS, Batch, Task
@@ -22,20 +23,12 @@ from suture.tasks import TASKS, Batch, Task
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
     """Eval mode and gradients for every floating-point parameter; both are put back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    flags = {p: p.requires_grad for p in model.parameters()}
     parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    try:
+    with restored(model), torch.enable_grad():
         model.eval()
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        with torch.enable_grad():
-            yield parameters
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
+        yield parameters
 
 
 def mean_gradients(model: nn.Module, batches: Iterable[Batch], task: Task) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ class Meter:
         self.looped = [name for name in self.names if parameters[name].is_complex()]
         self._known: set[str] = set()  # parameters whose norms were the plain ones where these were not zero
         self._warned: set[str] = set()
-        self._apart = False  # whether examples were seen not to depend on each other
+        self._independent = False  # whether examples were seen not to depend on each other
         self.place = {name: i for i, name in enumerate(self.names)}
         self._layouts: dict[tuple[str, int], Layout | None] | None = None
         self.chunks: dict[tuple[str, tuple[torch.Size, ...]], int] = {}
@@ -133,7 +133,7 @@ class Meter:
             InvalidArgumentError: the model mixes the examples of a batch, or is not deterministic.
         """
         names = [name for name in self.names if name not in self._known]
-        if self._apart and not names:
+        if self._independent and not names:
             return set()
         rows = _telling(found.losses)
         few = _chosen(batch, rows)
@@ -143,17 +143,17 @@ class Meter:
         if not torch.allclose(found.losses[rows].to(losses), losses, rtol=5e-2, atol=1e-3):
             raise InvalidArgumentError(MIXED)
         several = few is None or len(found.losses) > 1
-        self._apart = self._apart or several
+        self._independent = self._independent or several
         if not names:
             return set()
         norms = found.squares[rows].sqrt()
         floor = 1e-5 * torch.cat([norms, expected], 1).amax(1, keepdim=True) + 1e-12
         norms = norms[:, [self.place[name] for name in names]]
-        apart, allowed = (norms - expected).abs(), TOLERANCE * expected
-        wrong = {name for name, bad in zip(names, (apart > allowed + floor).any(0).tolist(), strict=True) if bad}
+        error, allowed = (norms - expected).abs(), TOLERANCE * expected
+        wrong = {name for name, bad in zip(names, (error > allowed + floor).any(0).tolist(), strict=True) if bad}
         if wrong & set(self.looped):  # which are exact for this batch
             raise InvalidArgumentError(MIXED)
-        told = ((expected > 0) & (apart <= allowed)).any(0).tolist()  # zero both ways may be missing in one of them
+        told = ((expected > 0) & (error <= allowed)).any(0).tolist()  # zero both ways may be missing in one of them
         if several and not wrong:
             self._known |= {name for name, seen in zip(names, told, strict=True) if seen}
         return wrong
@@ -183,13 +183,13 @@ class Meter:
             parameters = dict(self.model.named_parameters())
             losses = self.task.losses(self.task.outputs(self.model, batch), batch)[list(rows)]
             with torch.no_grad():
-                again = losses if self._apart else self.task.losses(self.task.outputs(self.model, batch), batch)
+                again = losses if self._independent else self.task.losses(self.task.outputs(self.model, batch), batch)
             grads = [
                 torch.autograd.grad(loss, [parameters[n] for n in names], retain_graph=True, allow_unused=True)
                 for loss in losses
                 if names and loss.requires_grad
             ]
-        if not self._apart and not torch.allclose(losses, again[list(rows)], rtol=1e-2, atol=1e-4):
+        if not self._independent and not torch.allclose(losses, again[list(rows)], rtol=1e-2, atol=1e-4):
             raise InvalidArgumentError(
                 "the model gives different outputs for the same inputs, in eval mode; is dropout or another random "
                 "layer still on?"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.causes.ranking import NAMED_FROM
-from suture.views.grid import Column, Grid, column
+from suture.views.grid import Column, Grid, column, records
 from suture.views.style import BLUE, INK, VERMILLION, axes, dress, label, sentence
 from suture.views.text import NOTHING, count, known, number, p_value, percent
 from suture.wording import plain, several
@@ -129,7 +129,7 @@ def answer(row: Any) -> str:
 
 def by_pair(result: Diagnosis) -> dict[tuple[str, str], dict[str, Any]]:
     """(true, predicted) → its row of `Diagnosis.causes`."""
-    return {(str(row["true"]), str(row["predicted"])): row for row in _records(result.causes)}
+    return {(str(row["true"]), str(row["predicted"])): row for row in records(result.causes)}
 
 
 def carried(result: Diagnosis, row: Any) -> str:
@@ -142,7 +142,7 @@ def carried(result: Diagnosis, row: Any) -> str:
 def _through(result: Diagnosis, row: Any) -> bool:
     """Whether it was measured what every group carries."""
     pair = (row["true"], row["predicted"])
-    return any((each["true"], each["predicted"]) == pair for each in _records(result.through))
+    return any((each["true"], each["predicted"]) == pair for each in records(result.through))
 
 
 def sentences(result: Diagnosis) -> list[str]:
@@ -179,7 +179,7 @@ def _group(result: Diagnosis, row: Any) -> str:
 def _asked(result: Diagnosis) -> list[str]:
     """Of how many pairs causes were asked, and why not of the others; nothing where they were of all."""
     found = by_pair(result)
-    others = [row for row in _records(result.pairs) if (str(row["true"]), str(row["predicted"])) not in found]
+    others = [row for row in records(result.pairs) if (str(row["true"]), str(row["predicted"])) not in found]
     if not others:
         return []
     few = sum(row["count"] < NAMED_FROM for row in others)
@@ -191,10 +191,6 @@ def _asked(result: Diagnosis) -> list[str]:
         who = count(few) if why else "the others" if few > 1 else "the other"
         why.append(f"{who} {'have' if few > 1 else 'has'} fewer than {NAMED_FROM} errors")
     return [f"Asked of {count(len(found))} of {several(len(found) + len(others), 'pair')}; {', '.join(why)}."]
-
-
-def _records(table: Any) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def known_text(value: object) -> bool:

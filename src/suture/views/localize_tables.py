@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 GUESSING = (
     "The model does no better than guessing, or than always giving the most frequent class: are --size, --mean and "
-    "--std those it was trained with, and the classes in its order? Data "
-    "that a function gives must be normalised there."
+    "--std those it was trained with, and the classes in its order? Data that a function gives must be normalised "
+    "there."
 )
 MOST_DIGITS = 6  # that tell a score from the line above which it stands out
 LONGEST = 60  # groups in a table: all of them are in scores.csv

@@ -38,6 +38,8 @@ def opening(run: Finished) -> dict[str, Any]:
     """What ``verdict.html.j2`` shows."""
     verification = run.verify
     tone, mark = TONES[verification.verdict] if verification else ("open", "")
+    doubts = warnings(run.localize) if run.localize else []
+    doubts += caveats(verification) if verification else []
     return {
         "tone": tone,
         "mark": mark,
@@ -46,14 +48,7 @@ def opening(run: Finished) -> dict[str, Any]:
         "numbers": headline(verification) if verification else None,
         "n": verification.n if verification else 0,
         "where": where(run.localize, run.treat, run.diagnose),
-        "caveats": list(
-            dict.fromkeys(
-                [
-                    *(warnings(run.localize) if run.localize else []),
-                    *(caveats(verification) if verification else []),
-                ]
-            )
-        ),
+        "caveats": list(dict.fromkeys(doubts)),  # a stage repeats what another one said
         "chart": _chart(verification) if verification and verification.n else None,
     }
 
