@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from suture import images, listing
 from suture.errors import DataError
 from suture.images import ImageFolder, ImageFormat, decode, is_turned, pixels_of
+from suture.splits import Index
 from tests import pictures
 
 RGB = ImageFormat()
@@ -247,6 +248,54 @@ def test_of_pictures_left_out_the_classes_are_counted_and_the_first_is_named(mak
 def test_a_folder_of_which_all_is_taken_as_it_lies_has_no_notes(make: Make) -> None:
     content = {f"a/{i}.jpg": _marked(1) for i in range(3)} | {"b/0.jpg": _marked(3, "PNG"), "b/labels.csv": b"?"}
     assert ImageFolder(make(content), RGB, skip_bad=True).notes() == []
+
+
+ROWS = b"\xef\xbb\xbffile_name,camera,iso\nb/0.png,old,100\n./a/1.png,new,\na\\0.png,old,800\n"
+
+
+@pytest.mark.parametrize("around", ["", "photos/"])
+def test_a_table_beside_the_class_folders_is_metadata(make: Make, around: str) -> None:
+    content = {around + name: data for name, data in pictures.files({"a": 2, "b": 1}).items()}
+    data = ImageFolder(make(content | {around + "metadata.csv": ROWS, around + "b/metadata.csv": b"?"}), RGB)
+    assert data.names == [around + "a/0.png", around + "a/1.png", around + "b/0.png"]
+    assert data.metadata["camera"] == ["old", "new", "old"]
+    assert data.metadata["iso"][::2] == [800, 100]
+    assert np.isnan(data.metadata["iso"][1])
+    assert data.notes() == []
+    assert Index(data, "data").columns.keys() == {"camera", "iso"}
+
+
+def test_what_a_table_and_pictures_do_not_share_is_said(make: Make) -> None:
+    rows = ROWS + b"a/9.png,old,5\nc/0.png,new,5\n"
+    path = make(pictures.files({"a": 3, "b": 2}) | {"metadata.csv": rows, "a/9.png": b"broken"})
+    data = ImageFolder(path, RGB, skip_bad=True)
+    assert data.metadata["camera"][3:] == ["old", pytest.approx(np.nan, nan_ok=True)]
+    assert data.notes()[1:] == [
+        f"{path}: metadata.csv has no row for 2 pictures, the first 'a/2.png'",
+        f"{path}: metadata.csv has 1 row of no picture here, the first 'c/0.png'",
+    ]
+
+
+def test_a_table_of_other_pictures_is_said_and_gives_only_gaps(make: Make) -> None:
+    path = make(pictures.files({"a": 1, "b": 1}) | {"metadata.csv": b"file_name,camera\n0.png,old\n"})
+    data = ImageFolder(path, RGB)
+    assert data.notes() == [f"{path}: metadata.csv has a row for none of the 2 pictures, the first is 'a/0.png'"]
+    assert np.isnan(data.metadata["camera"]).all()
+
+
+BAD_TABLES = {
+    b"camera,iso\nold,1\n": ["no column file_name", "it has camera, iso"],
+    b"file_name;camera\na/0.png;old\n": ["no column file_name", "it has file_name;camera"],
+    b"": ["no table with commas"],
+    b"\xff\xfe\x00f": ["no table with commas"],
+    b"file_name,x\na,1\nb,2,3,4\n": ["no table with commas"],
+    b"file_name,x\na/0.png,1\na/0.png,2\n": ["more than one row for 'a/0.png'"],
+}
+
+
+@pytest.mark.parametrize("rows", BAD_TABLES)
+def test_a_broken_table_is_one_sentence(make: Make, rows: bytes) -> None:
+    refused(make(pictures.files({"a": 1, "b": 1}) | {"metadata.csv": rows}), "metadata.csv", *BAD_TABLES[rows])
 
 
 def test_what_is_wrong_with_a_picture_is_said_without_addresses_in_memory() -> None:

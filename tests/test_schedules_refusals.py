@@ -151,3 +151,18 @@ def test_hybrid_warns_of_fractions_for_a_percentage():
         fractions = HybridMomentum(sgd())
         for _ in range(9):
             fractions.step(0.5)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_sequence_of_lr_schedulers_is_told_to_leave_it_out(place):
+    optimizer = sgd()
+    both = [lr_scheduler.LinearLR(optimizer, total_iters=2)]
+    both.insert(place, CriticalMomentum(optimizer))
+
+    def sequence():
+        scheduler = lr_scheduler.SequentialLR(optimizer, both, [1])
+        optimizer.step()
+        scheduler.step()
+
+    with pytest.raises(InvalidArgumentError, match="keep it out of SequentialLR"):
+        sequence()

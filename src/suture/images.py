@@ -15,6 +15,7 @@ from torch import Tensor
 
 from suture.errors import DataError
 from suture.listing import kinds, known_suffixes, labelled_pictures, open_directory, open_zip, passed_over, shortened
+from suture.metadata_table import metadata_table
 from suture.progress import track
 from suture.wording import several
 
@@ -157,6 +158,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         classes: names of the class folders.
         names: path of each picture inside the folder.
         targets: class index of each picture.
+        metadata: columns of the folder's `metadata.csv`, a value per picture (`suture.metadata_table`).
         skipped: pictures left out because they could not be read.
         passed_over: files in class folders whose suffix is no picture's; notes and tables are not listed.
     """
@@ -174,6 +176,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         self._unread: Counter[str] = Counter()  # class → pictures that were skipped
         self._cache: NDArray[np.uint8] | None = None
         self._decode_all(labelled, skip_bad)
+        self.metadata, self._unmatched = metadata_table(found, self.names, self.path)
 
     def _decode_all(self, labelled: list[tuple[str, str]], skip_bad: bool) -> None:
         first: tuple[str, tuple[int, ...]] | None = None
@@ -212,7 +215,7 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def notes(self) -> list[str]:
         """Sentences on what was left out, and on pictures that may be meant to be turned."""
-        return [note for note in (self._unreadable(), self._unlisted(), self._turned()) if note]
+        return [note for note in (self._unreadable(), self._unlisted(), *self._unmatched, self._turned()) if note]
 
     def _unreadable(self) -> str:
         if not self.skipped:

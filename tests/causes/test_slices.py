@@ -11,7 +11,7 @@ from scipy.stats import fisher_exact
 
 from suture.case import Case
 from suture.causes import slices
-from suture.causes.metadata import over_represented
+from suture.causes.metadata import over_represented, subgroups
 from suture.causes.probes import chosen
 from suture.causes.slice_probes import loss_changes, probe_response
 from suture.causes.slices import COLUMNS, CONFUSIONS, LEAST_ERRORS, Slices, find_slices, slices_of
@@ -222,6 +222,31 @@ def test_values_that_nobody_or_everybody_has_are_not_counted() -> None:
     inside = {"slice 1": np.arange(60) < 20}
     assert over_represented({"same": ["x"] * 60, "each": list(map(str, range(60))), "none": [None] * 60}, inside).empty
     assert over_represented({}, inside).empty
+
+
+def test_a_value_is_named_where_more_is_wrong_beyond_chance() -> None:
+    right = np.ones(200, bool)
+    right[:30] = right[195:] = False
+    columns = {"camera": ["old"] * 40 + ["new"] * 160, "site": ["north", "south"] * 100, "light": np.arange(200.0)}
+    found, tested = subgroups(columns, right)
+    assert tested == 2 + 2 + 4
+    assert [(row["column"], row["value"]) for row in found.to_dict("records")] == [
+        ("camera", "old"), ("light", "-0.001 to 49.75"),
+    ]  # fmt: skip
+    row = found.iloc[0]
+    assert (row["n"], row["errors"], row["rate"], row["rate_outside"]) == (40, 30, 0.75, 5 / 160)
+    p = fisher_exact([[30, 10], [5, 155]], alternative="greater").pvalue
+    assert row["p"] == pytest.approx(tested * p)
+    assert subgroups(columns, np.ones(200, bool))[0].empty
+    assert subgroups({}, right)[1] == 0
+
+
+def test_errors_that_fall_anywhere_make_no_subgroup_in_more_than_one_case_of_twenty() -> None:
+    """At a true rate of 5 % or less; Fisher's test is discrete and stays below it."""
+    rng = np.random.default_rng(0)
+    columns = {"camera": rng.integers(0, 8, 300).tolist(), "light": rng.random(300).tolist()}
+    found = [not subgroups(columns, rng.random(300) < 0.8)[0].empty for _ in range(300)]
+    assert np.mean(found) <= 0.05
 
 
 def test_the_answer_of_a_slice_to_probes() -> None:

@@ -385,3 +385,28 @@ def test_it_descends(kind):
     end = [p.detach().abs().mean().item() for p in optimizer.param_groups[0]["params"]]
     # CADAM's steps, like Adam's, do not shrink with the gradient: it ends by hovering.
     assert all(after < 0.1 * before for before, after in zip(start, end, strict=True))
+
+
+@each
+@pytest.mark.parametrize("lr", [-1e-3, float("nan"), float("inf")])
+def test_an_lr_that_a_scheduler_made_senseless_moves_no_group(kind, lr):
+    optimizer = kind([{"params": [p]} for p in parameters()], **SETTINGS[kind])
+    descend(optimizer, 2)
+    before = [t.clone() for t in tensors(optimizer)]
+    optimizer.param_groups[-1]["lr"] = lr
+    with pytest.raises(InvalidArgumentError, match="set by a scheduler"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(optimizer), strict=True))
+
+
+@each
+def test_an_lr_of_zero_stands_still_and_goes_on(kind):
+    optimizer = kind(parameters(), **SETTINGS[kind])
+    descend(optimizer, 2)
+    params = [p.detach().clone() for p in optimizer.param_groups[0]["params"]]
+    lr, optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"], 0.0
+    descend(optimizer, 1)
+    assert all(torch.equal(a, b) for a, b in zip(params, optimizer.param_groups[0]["params"], strict=True))
+    optimizer.param_groups[0]["lr"] = lr
+    descend(optimizer, 1)
+    assert all(t.isfinite().all() for t in tensors(optimizer))

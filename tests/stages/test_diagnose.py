@@ -207,6 +207,19 @@ def test_a_slice_with_what_sets_it_apart_and_what_helps_it(dim: tuple[Case, Diag
     assert dark.mean() < 0.25 * 255
 
 
+def test_a_value_of_the_metadata_under_which_more_is_wrong(dim: tuple[Case, Diagnosis]) -> None:
+    case, found = dim
+    assert found.values_tested == 2
+    (row,) = found.subgroups.to_dict("records")
+    dark = np.array(case.splits["diagnose"].metadata["light"]) == "dark"
+    assert (row["column"], row["value"], row["n"]) == ("light", "dark", dark.sum())
+    assert row["errors"] + row["rate_outside"] * (~dark).sum() == pytest.approx(found.n_errors)
+    assert row["low"] < row["rate"] < row["high"]
+    bare = [(inputs, target) for inputs, target in Lights(60, 1)]
+    none = suture.diagnose(alone := lit(diagnose=bare), suture.localize(alone, ["grad_norm"]), causes=0)
+    assert (len(none.subgroups), none.values_tested) == (0, 0)
+
+
 @needs_cleanlab
 def test_labels_that_are_probably_wrong(dim: tuple[Case, Diagnosis]) -> None:
     case, found = dim

@@ -150,7 +150,12 @@ def _sliced(classes: list[str], confusions: list[str]) -> dict[str, Any]:
               "share_outside": 0.09, "p": 0.001, "text": SCRIPT}  # fmt: skip
     probes = {"slice": names[:2], "probe": ["brightness", "blur"], "family": ["other", "texture"], "n": 41,
               "change": [-0.9, -0.1], "low": [-1.2, -0.3], "high": [-0.6, 0.1], "elsewhere": [-0.2, NAN]}  # fmt: skip
-    return {"slices": slices, "slice_traits": pd.DataFrame(traits), "slice_probes": pd.DataFrame(probes)}
+    values = pd.DataFrame({
+        "column": classes, "value": classes[::-1], "n": 46, "errors": 39, "rate": 39 / 46, "low": 0.72, "high": 0.92,
+        "rate_outside": 0.06, "p": 0.0001,
+    })  # fmt: skip
+    by_metadata = {"subgroups": values, "values_tested": 12}
+    return by_metadata | {"slices": slices, "slice_traits": pd.DataFrame(traits), "slice_probes": pd.DataFrame(probes)}
 
 
 def _suspected(classes: list[str]) -> dict[str, Any]:

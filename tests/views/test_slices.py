@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 
 from suture.stages.diagnose import Diagnosis
-from suture.views import diagnose, slices, suspects
+from suture.views import diagnose, slices, subgroups, suspects
 from suture.views.page import report
 from tests.views.results import HOSTILE, SCRIPT, diagnosed, diagnosed_without_classes, localized, noise, write_run
 from tests.views.test_page import Page, read
 from tests.views.test_views import printed
 
 NOTHING = pd.DataFrame(columns=[])
-BARE = {"slices": NOTHING, "slice_traits": NOTHING, "slice_probes": NOTHING, "suspects": NOTHING, "n_suspects": {}}
+BARE = {
+    "subgroups": NOTHING, "values_tested": 0, "slices": NOTHING, "slice_traits": NOTHING, "slice_probes": NOTHING,
+    "suspects": NOTHING, "n_suspects": {},
+}  # fmt: skip
 
 
 def page(result: Diagnosis) -> Page:
@@ -96,12 +99,26 @@ def test_a_task_without_classes_has_slices_too() -> None:
 
 
 def test_a_terminal_has_a_line_of_each() -> None:
-    with_both, without = (printed(found.table(), 200) for found in (diagnosed(), replace(diagnosed(), **BARE)))
+    with_both, without = (printed(found.table(), 400) for found in (diagnosed(), replace(diagnosed(), **BARE)))
     assert with_both.count("\n") - without.count("\n") == 3
     worst = "3 slices; in the worst 41 of 89 examples are wrong (46 %), against 18 % elsewhere; among these errors cat"
     assert worst in said(with_both)
     assert "right labels are suspected" in " ".join(with_both.split())
     assert "Labels in doubt: 3 of 220 in diagnose and 1,200 of 3,000 in repair." in with_both
+
+
+def test_values_of_the_metadata_are_said_and_counted() -> None:
+    found = diagnosed()
+    first = "More is wrong under cat = ship: 39 of 46 examples (85 %), against 6 % elsewhere; dog = dog: 39 of 46"
+    assert said(subgroups.sentence(found)).startswith(first)
+    shown = said(page(found).text)
+    assert shown.index("What causes it") < shown.index("Subgroups " + first) < shown.index("Slices")
+    assert "corrected for 12 values tested" in shown
+    assert first in " ".join(said(printed(found.table(), 400)).split())
+    none = replace(found, subgroups=NOTHING)
+    assert "Of 12 values of the metadata none has more errors than the rest." in said(page(none).text)
+    many = replace(found, subgroups=pd.concat([found.subgroups] * 3))
+    assert subgroups.sentence(many).endswith("; 6 more.")
 
 
 def test_hostile_names_of_slices_traits_and_files_are_text() -> None:

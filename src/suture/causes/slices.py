@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import fisher_exact
 from sklearn.cluster import HDBSCAN
 from sklearn.decomposition import PCA
 
 from suture.case import Case
 from suture.causes.features import penultimate
 from suture.causes.metadata import over_represented
+from suture.causes.rates import RATES, error_rates, p_more_wrong
 from suture.errors import DataError, NonFiniteError
 from suture.splits import stratified
-from suture.stats import ALPHA, holm, wilson
+from suture.stats import ALPHA, holm
 from suture.tasks import Outcomes
 
 LEAST_ERRORS = 20  # in `diagnose`: two clusters of five on one half, and as many errors on the other to confirm them
@@ -35,7 +35,7 @@ MOST_ERRORS = 5000  # of one half that are clustered; more would find the same r
 COVER = 0.9  # of a cluster's errors that lie within its radius of another one
 PAIRS, EXEMPLARS = 3, 6
 
-COLUMNS = ["slice", "n", "errors", "rate", "low", "high", "rate_outside", "p", "classes"]
+COLUMNS = ["slice", *RATES, "p", "classes"]
 CONFUSIONS = ["slice", "true", "predicted", "count", "share"]
 
 
@@ -140,7 +140,7 @@ def find_slices(
     if not found:
         return _none(outcomes, f"the {int((~right[first]).sum())} errors of one half of 'diagnose' form no cluster")
     homes = _homes(points, found)
-    p = holm(np.array([_test(homes[second] == i, right[second]) for i in range(len(found))]))
+    p = holm(np.array([p_more_wrong(homes[second] == i, right[second]) for i in range(len(found))]))
     kept = [i for i in range(len(found)) if p[i] < ALPHA]
     if not kept:
         said = (
@@ -153,7 +153,7 @@ def find_slices(
     inside = {name: homes[second] == i for name, i in names.items()}
     confusions = {name: _confusions(name, outcomes, second[here], class_name) for name, here in inside.items()}
     rows = [
-        [name, *_rates(inside[name], right[second]), float(p[i]), _in_words(confusions[name])]
+        [name, *error_rates(inside[name], right[second]), float(p[i]), _in_words(confusions[name])]
         for name, i in names.items()
     ]
     errors = {name: np.flatnonzero((homes == i) & ~right) for name, i in names.items()}
@@ -255,19 +255,6 @@ def _homes(points: NDArray[np.float64], found: Sequence[Region]) -> NDArray[np.i
     """(n,): the region that each point is in, the nearest where there are several; −1 outside all."""
     away = np.stack([region.distances(points) for region in found])
     return np.where(away.min(0) <= 1, away.argmin(0), -1)
-
-
-def _test(inside: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
-    """One-sided p of Fisher's exact test: are there more errors inside than outside?"""
-    counts = np.array([[(part & ~right).sum(), (part & right).sum()] for part in (inside, ~inside)])
-    return float(fisher_exact(counts, alternative="greater").pvalue)
-
-
-def _rates(inside: NDArray[np.bool_], right: NDArray[np.bool_]) -> list[float]:
-    """From n to rate_outside of `COLUMNS`."""
-    n, errors = int(inside.sum()), int((~right & inside).sum())
-    interval = wilson(errors, n)
-    return [n, errors, errors / n, interval.low, interval.high, float((~right[~inside]).mean())]
 
 
 def _confusions(

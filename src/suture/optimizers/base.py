@@ -94,24 +94,24 @@ class SplittingOptimizer(Optimizer):
             closure: re-evaluates the model and returns the loss, which is then returned.
 
         Raises:
-            InvalidArgumentError: a gradient is sparse.
+            InvalidArgumentError: a gradient is sparse, or a scheduler set an lr below 0 or not finite (then no
+                group is stepped).
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            for group in self.param_groups:
-                self._step_group(group)
+            for group, numbers in [(group, self._coefficients(group)) for group in self.param_groups]:
+                self._step_group(group, numbers)
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: dict[str, Any], numbers: dict[str, float]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
         foreach = group["foreach"]
         if foreach is None:  # as torch: not for subclasses, whose foreach support varies
             foreach = all(type(p) in (Tensor, nn.Parameter) for p in params)
         update = type(self)._foreach if foreach else type(self)._plain
-        numbers = self._coefficients(group)
         for block in _blocks([self._tensors(p) for p in params], foreach):
             params_, grads, *buffers = map(list, zip(*block, strict=True))
             grads = _descent(params_, grads, group["weight_decay"], group["maximize"])
@@ -155,6 +155,16 @@ class SplittingOptimizer(Optimizer):
 def state_dtype(p: Tensor) -> torch.dtype:
     """The precision of a parameter's buffers: its own, but at least float32."""
     return torch.promote_types(p.dtype, torch.float32)
+
+
+def root_lr(group: dict[str, Any]) -> float:
+    """h = √lr of a param group, whose lr may be 0 (nothing moves) since a scheduler set it.
+
+    Raises:
+        InvalidArgumentError: lr is below 0, NaN or infinite.
+    """
+    check_number("lr (as it is at this step, set by a scheduler?)", group["lr"], low=0)
+    return math.sqrt(group["lr"])
 
 
 def check_number(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, one_plus_squares
+from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, one_plus_squares, root_lr
 
 
 def _plain(
@@ -133,7 +133,7 @@ class CADAM(SplittingOptimizer):
         check_number("eps", group["eps"], above=0)
 
     def _coefficients(self, group: dict[str, Any]) -> dict[str, float]:
-        h, a = float(group["lr"]) ** 0.5, float(group["friction_decay"])
+        h, a = root_lr(group), float(group["friction_decay"])
         return {
             "h": h,
             "mu": float(group["momentum"]),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, one_plus_squares
+from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, one_plus_squares, root_lr
 
 
 def _plain(params: Tensors, grads: Tensors, momenta: Tensors, *, h: float, mu: float, c: float) -> None:
@@ -83,4 +83,4 @@ class CubicDamping(SplittingOptimizer):
         check_number("c", group["c"], low=0)
 
     def _coefficients(self, group: dict[str, Any]) -> dict[str, float]:
-        return {"h": float(group["lr"]) ** 0.5, "mu": float(group["momentum"]), "c": float(group["c"])}
+        return {"h": root_lr(group), "mu": float(group["momentum"]), "c": float(group["c"])}

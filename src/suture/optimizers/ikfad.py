@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from suture.errors import GroupError, UnknownNameError
-from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, state_dtype
+from suture.optimizers.base import SplittingOptimizer, Tensors, check_number, root_lr, state_dtype
 from suture.registry import suggest
 
 
@@ -133,7 +133,7 @@ class IKFAD(SplittingOptimizer):
         check_number("mass", group["mass"], above=0, finite=False)
 
     def _coefficients(self, group: dict[str, Any]) -> dict[str, float]:
-        h, a = float(group["lr"]) ** 0.5, float(group["friction_decay"])
+        h, a = root_lr(group), float(group["friction_decay"])
         return {
             "h": h,
             "mu": float(group["momentum"]),

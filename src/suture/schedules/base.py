@@ -60,6 +60,16 @@ class MomentumScheduler(LRScheduler):
         """The present lr of each param group, which this scheduler only reads."""
         return list(self._lrs())
 
+    def get_lr(self) -> list[float | Tensor]:
+        """Refused: this is what ``SequentialLR`` calls to have a scheduler set lr."""
+        raise InvalidArgumentError(
+            f"{type(self).__name__} sets momentum and has no lr to give; keep it out of SequentialLR, beside the "
+            "LR schedulers: it follows lr whoever sets it"
+        )
+
+    def _initial_step(self) -> None:  # SequentialLR's, of its first scheduler
+        self.get_lr()
+
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next epoch (or batch) and set momentum; call it after the LR scheduler's step.
 

@@ -11,6 +11,7 @@ from suture.case import Case
 from suture.causes import asked_of_pairs, attribute, confusion_pairs, exemplars
 from suture.causes.label_errors import suspects_of
 from suture.causes.margins import Pair
+from suture.causes.metadata import subgroups
 from suture.errors import DataError, InvalidArgumentError, NonFiniteError, SutureError
 from suture.stages.localize import Localization
 from suture.stages.result import Result, Table
@@ -63,6 +64,8 @@ class Diagnosis(Result, stage="diagnose", schema=2):
         slice_probes: slice, probe, then the columns of `suture.causes.slice_probes.probe_response`: the changes of the
             pictures that lower the loss on a slice's errors, the three that lower it most.
         why_no_slices: why there is none, or nothing.
+        subgroups: `suture.causes.metadata.subgroups`: values of the metadata under which more is wrong than elsewhere.
+        values_tested: how many values of the metadata were tested for that.
         suspects: split, position (in it), name (`Split.label`), label and suggested (class names), confidence (the
             probability of the label), suggested_confidence (that of the other): labels that are probably wrong, the 200
             least credible at most, those first.
@@ -89,6 +92,8 @@ class Diagnosis(Result, stage="diagnose", schema=2):
     slice_traits: Table = field(default_factory=_nothing)
     slice_probes: Table = field(default_factory=_nothing)
     why_no_slices: str = ""
+    subgroups: Table = field(default_factory=_nothing)
+    values_tested: int = 0
     suspects: Table = field(default_factory=_nothing)
     n_suspects: dict[str, int] = field(default_factory=dict)
     n_judged: dict[str, int] = field(default_factory=dict)
@@ -118,9 +123,9 @@ def diagnose(case: Case, localization: Localization, *, causes: int = ASKED) -> 
     A pair goes to the group whose share of the gradient is raised most on the pair's errors, beside all other
     errors; none stands out where chance explains it (`suture.causes.attribution`). A cause is what changes the
     network's mind when it is taken away from the pictures (`suture.causes.intervention`).
-    Tasks without predictions have no pairs, and give empty tables. Slices are regions of the network's features
-    (`suture.causes.slices`), and labels are suspected by confident learning (`suture.causes.label_errors`); where
-    either cannot be, the result says why.
+    Tasks without predictions have no pairs, and give empty tables. Subgroups are values of the metadata under which
+    more is wrong (`suture.causes.metadata`), slices regions of the network's features (`suture.causes.slices`), and
+    labels are suspected by confident learning (`suture.causes.label_errors`); where one cannot be, the result says why.
 
     Args:
         causes: for how many of the most frequent pairs causes are asked, and of how many slices it is measured what
@@ -132,10 +137,14 @@ def diagnose(case: Case, localization: Localization, *, causes: int = ASKED) -> 
     if causes < 0:
         raise InvalidArgumentError(f"causes counts the confusions whose cause is asked, so that it cannot be {causes}")
     outcomes = _outcomes(localization)
+    by_value, tested = subgroups(case.splits["diagnose"].metadata, outcomes.right)
     (sliced, of_slices), (suspected, of_suspects) = _sliced(case, outcomes, causes), _suspected(case)
     confused, of_pairs = _confused(case, outcomes, causes)
     pictures = of_pairs | of_slices | of_suspects
-    return Diagnosis(n_errors=localization.n_errors, pictures=pictures, **confused, **sliced, **suspected)
+    return Diagnosis(
+        n_errors=localization.n_errors, subgroups=by_value, values_tested=tested, pictures=pictures,
+        **confused, **sliced, **suspected,
+    )  # fmt: skip
 
 
 def _outcomes(localization: Localization) -> Outcomes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from suture.stages.diagnose import SMALLEST_PAIR
 from suture.stats import ALPHA
-from suture.views import causes, slices, suspects
+from suture.views import causes, slices, subgroups, suspects
 from suture.views.grid import Column, Grid, column, lines, stacked
 from suture.views.render import image, render, standalone, thumbnail
 from suture.views.style import BLUE, INK, MOST, VERMILLION, dress, floats, label, legend, name_rows, rows, sentence
@@ -103,7 +103,8 @@ def _interval(row: Any) -> str:
 
 def table(result: Diagnosis) -> Table:
     """What was found in a sentence, then confusions with their groups and causes, for a terminal."""
-    more = [line for line in (slices.brief(result) or slices.why_not(result), suspects.brief(result)) if line]
+    parts = subgroups.sentence(result), slices.brief(result) or slices.why_not(result), suspects.brief(result)
+    more = [line for line in parts if line]
     if not len(result.pairs):
         return stacked(grid(result).rich(), lines([*leads(result), *more]))
     found = causes.by_pair(result)
@@ -157,6 +158,8 @@ def section(result: Diagnosis) -> Markup:
         causes=causes.grid(result),
         matrix=image(lambda: causes.figure(result), probed) if len(result.probes) else None,
         details=causes.details(result),
+        subgroups=subgroups.sentence(result),
+        by_value=subgroups.grid(result),
         slices=slices.shown(result),
         why_no_slices=slices.why_not(result),
         slice_grids=[slices.grid(result), slices.probes(result)],

@@ -15,6 +15,7 @@ from suture.views import (
     localize_tables,
     scan,
     slices,
+    subgroups,
     suspects,
     treat_tables,
     verify,
@@ -120,9 +121,10 @@ def _chapters(done: Finished) -> Iterator[tuple[str, list[str], list[Grid]]]:
         )
     if done.diagnose:
         found = done.diagnose
-        said = [*diagnose.leads(found), diagnose.elsewhere(found), *causes.sentences(found), slices.why_not(found)]
-        said += [*slices.sentences(found), suspects.sentence(found), suspects.caution(found)]
-        tables = [diagnose.grid(found), causes.grid(found), slices.grid(found), slices.probes(found)]
+        said = [*diagnose.leads(found), diagnose.elsewhere(found), *causes.sentences(found), subgroups.sentence(found)]
+        said += [slices.why_not(found), *slices.sentences(found), suspects.sentence(found), suspects.caution(found)]
+        tables = [diagnose.grid(found), causes.grid(found), subgroups.grid(found)]
+        tables += [slices.grid(found), slices.probes(found)]
         yield "Diagnose", [each for each in said if each], [*tables, suspects.grid(found)]
     if done.treat:
         t = done.treat

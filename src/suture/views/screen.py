@@ -15,6 +15,7 @@ from suture.views import (
     opening,
     scan,
     slices,
+    subgroups,
     suspects,
     treat_tables,
     verify,
@@ -61,7 +62,8 @@ def _localize(result: Localization) -> list[str]:
 def _diagnose(result: Diagnosis) -> list[str]:
     named = diagnose.summary(result)
     lead = [f"{named}."] if named else causes.sentences(result)[:1]
-    said = [*diagnose.leads(result), *lead, *filter(None, (slices.brief(result), suspects.brief(result)))]
+    more = subgroups.sentence(result), slices.brief(result), suspects.brief(result)
+    said = [*diagnose.leads(result), *lead, *filter(None, more)]
     return said or [f"No confusions among {several(result.n_errors, 'error')}."]
 
 
