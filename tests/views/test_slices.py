@@ -9,6 +9,7 @@ import pytest
 
 from suture.stages.diagnose import Diagnosis
 from suture.views import diagnose, slices, subgroups, suspects
+from suture.views.opening import where
 from suture.views.page import report
 from tests.views.results import HOSTILE, SCRIPT, diagnosed, diagnosed_without_classes, localized, noise, write_run
 from tests.views.test_page import Page, read
@@ -118,6 +119,9 @@ def test_values_of_the_metadata_are_said_and_counted() -> None:
     none = replace(found, subgroups=NOTHING)
     assert "Of 12 values of the metadata none has more errors than the rest." in said(page(none).text)
     many = replace(found, subgroups=pd.concat([found.subgroups] * 3))
+    assert said(subgroups.brief(many)).endswith("(85 %), against 6 % elsewhere; 8 more")
+    assert dict(where(None, None, many))["More is wrong under"] == subgroups.brief(many)
+    assert not subgroups.brief(none)
     assert subgroups.sentence(many).endswith("; 6 more.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from suture.stats import Verdict
-from suture.views import baselines
+from suture.views import baselines, subgroups
 from suture.views.diagnose import summary
 from suture.views.localize_tables import warnings
 from suture.views.render import image
@@ -70,12 +70,14 @@ def _nothing(treatment: Treatment) -> str:
 def where(
     localization: Localization | None, treatment: Treatment | None, diagnosis: Diagnosis | None = None
 ) -> list[tuple[str, str]]:
-    """Which group is sick and how sure that is, what causes the errors, and which groups were treated."""
+    """Which group is sick and how sure that is, what causes errors or goes with them, and which groups were treated."""
     found = []
     if localization is not None and localization.n_errors:
         found.append(("Sick group", _top(localization)))
     if diagnosis is not None and (causes := summary(diagnosis)):
         found.append(("Cause", causes))
+    if diagnosis is not None and (values := subgroups.brief(diagnosis)):
+        found.append(("More is wrong under", values))
     if treatment is not None:
         groups = f"{listed(treatment.groups, NAMED)}, by {plain(treatment.kept, 40)}"
         found.append(("Treated", groups if len(treatment.patch) else _nothing(treatment)))

@@ -20,8 +20,18 @@ def sentence(result: Diagnosis) -> str:
     if not rows:
         tested = f"Of {several(result.values_tested, 'value')} of the metadata none has more errors than the rest."
         return tested if result.values_tested else ""
-    more = f"; {count(len(rows) - SHOWN)} more" if len(rows) > SHOWN else ""
-    return f"More is wrong under {'; '.join(map(_said, rows[:SHOWN]))}{more}."
+    return f"More is wrong under {_named(rows, SHOWN)}."
+
+
+def brief(result: Diagnosis) -> str:
+    """The surest of them, and how many more there are; nothing where there is none."""
+    rows = result.subgroups.to_dict("records")
+    return _named(rows, 1) if rows else ""
+
+
+def _named(rows: list[dict[Any, Any]], most: int) -> str:
+    more = [f"{count(len(rows) - most)} more"] if len(rows) > most else []
+    return "; ".join([*map(_said, rows[:most]), *more])
 
 
 def _said(row: Any) -> str:
