@@ -53,6 +53,8 @@ def test_weights_that_no_file_gives_come_from_the_seed_and_leave_the_generator_a
         ({"groups": {"all": ["*"]}}, True),
         ({"protocol": "paper"}, True),
         ({"batch_size": 64}, True),
+        ({"classes": ("dog", "cat")}, True),
+        ({"classes": ("cat", "dog")}, False),
         ({"device": "cpu"}, False),
         ({"skip_bad": True}, False),
     ],

@@ -50,9 +50,7 @@ def test_permuted_labels(named: Case, confusion: list[list[int]], word: str | No
     assert len(found) == (word is not None)
     if word:
         assert word in found[0]
-        assert found[0].endswith(
-            "(folders are sorted by name: 1, 10, 2, …; with zeros in front, as in 01, they keep theirs)"
-        )
+        assert found[0].endswith("(folders are sorted by name: 1, 10, 2, …; --classes gives the network's order)")
 
 
 def test_random_networks_are_not_said_to_have_permuted_labels() -> None:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from suture import images, listing
 from suture.errors import DataError
 from suture.images import ImageFolder, ImageFormat, decode, is_turned, pixels_of
+from suture.listing import class_names
 from suture.splits import Index
 from tests import pictures
 
@@ -248,6 +249,39 @@ def test_of_pictures_left_out_the_classes_are_counted_and_the_first_is_named(mak
 def test_a_folder_of_which_all_is_taken_as_it_lies_has_no_notes(make: Make) -> None:
     content = {f"a/{i}.jpg": _marked(1) for i in range(3)} | {"b/0.jpg": _marked(3, "PNG"), "b/labels.csv": b"?"}
     assert ImageFolder(make(content), RGB, skip_bad=True).notes() == []
+
+
+def test_classes_that_are_named_number_the_folders(make: Make) -> None:
+    path = make(pictures.files({"1": 1, "10": 2, "2": 1}))
+    assert ImageFolder(path, RGB).targets == [0, 1, 1, 2]
+    data = ImageFolder(path, RGB, classes=("0", "1", "2", "10"))
+    assert (data.classes, data.targets) == (["0", "1", "2", "10"], [1, 3, 3, 2])
+    assert [data[i][1] for i in range(4)] == data.read_batch(range(4))[1].tolist() == data.targets
+
+
+def test_a_folder_of_no_class_that_is_named_is_refused(make: Make) -> None:
+    path = make(pictures.files({"cat": 1, "dog": 2, "emu": 1}))
+    said = rf"the class folder 'cat' of {path} is none of the 3 classes that are named; .*'cats'"
+    with pytest.raises(DataError, match=said):
+        ImageFolder(path, RGB, classes=["cats", "dog", "emu"])
+
+
+def test_class_names_are_lines_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_bytes("\N{BYTE ORDER MARK}tench\r\n great white shark \r\n\r\nä\r\n".encode())
+    assert class_names(file) == ("tench", "great white shark", "ä")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\n \n", "names no class"), (b"a\nb\na\n", "names the class 'a' twice"), (b"\xff\xfe\x00", "no text in UTF-8")],
+    ids=["empty", "twice", "binary"],
+)
+def test_a_file_of_no_class_names_is_one_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        class_names(file)
 
 
 ROWS = b"\xef\xbb\xbffile_name,camera,iso\nb/0.png,old,100\n./a/1.png,new,\na\\0.png,old,800\n"

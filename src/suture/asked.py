@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -33,6 +33,7 @@ class Asked(BaseModel):
     size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
     task: str = "classification"
     groups: str | dict[str, list[str]] = "top"
     protocol: str = "split"
@@ -78,6 +79,10 @@ class Asked(BaseModel):
         extra = tuple(map(_absolute, self.repair_extra)) if self.repair_extra else None
         return self.model_copy(update=paths | {"repair_extra": extra})
 
+    def read(self, path: str) -> Any:
+        """Data by name, as `suture.loading.load_data` reads them."""
+        return load_data(path, self.image, skip_bad=self.skip_bad, classes=self.classes)
+
     def case(self, check: Callable[[], object] | None = None) -> Case:
         """Load everything that is named; weights that no file gives are drawn from the seed.
 
@@ -93,13 +98,12 @@ class Asked(BaseModel):
             model = load_model(self.model, self.weights)
         if check is not None:
             check()
-        image = self.image
         data = {
-            name: load_data(path, image, skip_bad=self.skip_bad)
+            name: self.read(path)
             for name in ("data", "diagnose", "repair", "verify")
             if (path := getattr(self, name)) is not None
         }
-        extra = {path: load_data(path, image, skip_bad=self.skip_bad) for path in self.repair_extra or ()}
+        extra = {path: self.read(path) for path in self.repair_extra or ()}
         refuse_unlike(data | extra)
         record = beside(Path(self.weights)) if self.weights else None
         braked = friction_beside(Path(self.weights)) if self.weights else None
@@ -111,7 +115,8 @@ class Asked(BaseModel):
             task=self.task,
             groups=self.groups,
             protocol=self.protocol,
-            image=image,
+            classes=self.classes,
+            image=self.image,
             factory=lambda: load_model(self.model),
             reference=load_model(self.model, self.reference) if self.reference else None,
             friction=load_friction(braked) if braked is not None and braked.is_file() else None,

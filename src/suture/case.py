@@ -6,6 +6,7 @@ The data is cut into splits that never share an example; see `suture.splits`.
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class Case:
         task: a name, ``FILE.py:Class``, or a task.
         groups: ``"top"``, ``"block"``, ``"tensor"`` or ``{name: [glob, …]}``.
         protocol: ``"split"``; or ``"paper"``, where verify *is* diagnose, so that gains are optimistic.
-        classes: names of the labels; taken from the data set where it has them.
+        classes: names of the labels, in the order of the network's outputs, by which the class folders of a path are
+            numbered; taken from the data set where it has them.
         image: how pixels were normalised, to show pictures as they were.
         factory: builds the architecture afresh, for the null at random initialisation.
         reference: a healthy model of the same architecture that sharpens scores.
@@ -104,9 +106,10 @@ class Case:
         self.reference = copy.deepcopy(reference).to(self.device).eval() if reference is not None else None
         self.moments = _fitting(self.model, moments, self.device)
         self.friction = fitting(self.model, friction or {})
-        given = _given(data, diagnose, repair, verify, protocol, image)
+        given = _given(data, diagnose, repair, verify, protocol, partial(load_data, image=image, classes=classes))
         if repair_extra is not None:
-            given["repair_extra"] = load_data(repair_extra, image) if isinstance(repair_extra, str) else repair_extra
+            extra = load_data(repair_extra, image, classes=classes) if isinstance(repair_extra, str) else repair_extra
+            given["repair_extra"] = extra
         refuse_unlike(given)
         self.splits = cut(given, protocol, seed)
         if image is not None and not any(isinstance(each, ImageFolder) for each in given.values()):
@@ -224,12 +227,10 @@ def _digest(moments: Record) -> str:
 
 
 def _given(
-    data: Any, diagnose: Any, repair: Any, verify: Any, protocol: str, image: ImageFormat | None
+    data: Any, diagnose: Any, repair: Any, verify: Any, protocol: str, load: Callable[[str], Any]
 ) -> dict[str, Any]:
     """The data sets as given: {"data": …} or the splits by name."""
-    data, diagnose, repair, verify = (
-        load_data(d, image) if isinstance(d, str) else d for d in (data, diagnose, repair, verify)
-    )
+    data, diagnose, repair, verify = (load(d) if isinstance(d, str) else d for d in (data, diagnose, repair, verify))
     splits = dict(data) if isinstance(data, Mapping) else {}
     splits |= {k: v for k, v in {"diagnose": diagnose, "repair": repair, "verify": verify}.items() if v is not None}
     if not splits:
@@ -258,7 +259,8 @@ def refuse_unlike(given: Mapping[str, Any]) -> None:
             missing = [c for c in others if c not in names]
             if missing:
                 raise DataError(
-                    f"'{name}' lacks the class folder '{missing[0]}' that '{other}' has; add it or remove it"
+                    f"'{name}' lacks the class folder '{missing[0]}' that '{other}' has; add or remove it, or name "
+                    "all classes with --classes"
                 )
             if names != others and set(names) == set(others):
                 raise DataError(f"'{name}' and '{other}' have the same classes in another order; labels must agree")

@@ -31,7 +31,8 @@ def missing_folders(case: Case, split: str) -> list[str]:
         return []
     return [
         f"the network tells {outputs} classes and the data has {len(case.classes)}: labels are numbered by the names "
-        "of the folders, so that a folder which is missing shifts all that follow; check that every class has one"
+        "of the folders, so that a folder which is missing shifts all that follow; name all of the network's "
+        "classes, in its order, with --classes"
     ]
 
 
@@ -72,4 +73,4 @@ def _by_name(case: Case) -> str:
     names = case.classes or []
     if not all(name.isdecimal() for name in names) or names != sorted(names) or names == sorted(names, key=int):
         return ""
-    return f" (folders are sorted by name: {', '.join(names[:4])}, …; with zeros in front, as in 01, they keep theirs)"
+    return f" (folders are sorted by name: {', '.join(names[:4])}, …; --classes gives the network's order)"

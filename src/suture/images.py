@@ -14,7 +14,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from suture.errors import DataError
-from suture.listing import kinds, known_suffixes, labelled_pictures, open_directory, open_zip, passed_over, shortened
+from suture.listing import (
+    kinds,
+    known_suffixes,
+    labelled_pictures,
+    numbered,
+    open_directory,
+    open_zip,
+    passed_over,
+    shortened,
+)
 from suture.metadata_table import metadata_table
 from suture.progress import track
 from suture.wording import several
@@ -150,12 +159,16 @@ def is_turned(data: bytes) -> bool:
 
 
 class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Pictures in one folder per class, in a directory or in a zip of one; classes are sorted by name.
+    """Pictures in one folder per class, in a directory or in a zip of one; classes are sorted by name or as given.
 
     Every picture is decoded once when the folder is opened, so a corrupt one is named at once.
 
+    Args:
+        skip_bad: leave out pictures that cannot be read.
+        classes: names in the order of their numbers; not all need have a folder.
+
     Attributes:
-        classes: names of the class folders.
+        classes: names of the classes, by number.
         names: path of each picture inside the folder.
         targets: class index of each picture.
         metadata: columns of the folder's `metadata.csv`, a value per picture (`suture.metadata_table`).
@@ -163,12 +176,14 @@ class ImageFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
         passed_over: files in class folders whose suffix is no picture's; notes and tables are not listed.
     """
 
-    def __init__(self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, image: ImageFormat, *, skip_bad: bool = False, classes: Sequence[str] | None = None
+    ) -> None:
         self.path, self.image = Path(path), image
         found = open_zip(self.path) if self.path.is_file() else open_directory(self.path)
         labelled = labelled_pictures(found, self.path)
         self._read = found.read
-        self.classes = sorted({label for _, label in labelled})
+        self.classes = numbered({label for _, label in labelled}, classes, self.path)
         self.passed_over = passed_over(found)
         self.names: list[str] = []
         self.targets: list[int] = []

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from suture.errors import DataError
+from suture.errors import DataError, MissingFileError
+from suture.registry import suggest
+from suture.wording import plain, several
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 BESIDE = {  # suffixes of what lies beside pictures and is none
@@ -146,6 +148,45 @@ def labelled_pictures(listing: Listing, path: Path) -> list[tuple[str, str]]:
         )
     _refuse_hollow(listing, labels, path)
     return labelled
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """The names of a network's classes in the order of its outputs, one a line of a text file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it is no text, names no class, or one twice.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"there is no file {path} of class names") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no text in UTF-8 with a class name a line ({error})") from error
+    names = tuple(name for line in lines if (name := line.strip()))
+    if not names:
+        raise DataError(f"{path} names no class; write one a line, in the order of the network's outputs")
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} names the class '{plain(twice, 60)}' twice; a name stands for one output")
+    return names
+
+
+def numbered(labels: set[str], names: Sequence[str] | None, path: Path) -> list[str]:
+    """The classes in the order of their numbers: those that are named, else the labels sorted.
+
+    Raises:
+        DataError: a label is not among the names.
+    """
+    if names is None:
+        return sorted(labels)
+    strange = sorted(labels - set(names))
+    if strange:
+        raise DataError(
+            f"the class folder '{strange[0]}' of {path} is none of the {several(len(names), 'class', 'classes')} that "
+            f"are named; {suggest(strange[0], list(names))}"
+        )
+    return list(names)
 
 
 def _refuse_hollow(listing: Listing, labels: set[str], path: Path) -> None:

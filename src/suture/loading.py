@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -162,7 +162,12 @@ def load_task(spec: str | Task) -> Task:
 
 
 def load_data(
-    path: str | Path, image: ImageFormat | None = None, *, skip_bad: bool = False, one_class: bool = False
+    path: str | Path,
+    image: ImageFormat | None = None,
+    *,
+    skip_bad: bool = False,
+    one_class: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Any:
     """Data by name: a folder of class folders, a zip of one, or ``FILE.py:FUNC``.
 
@@ -170,6 +175,8 @@ def load_data(
         image: how pixels become inputs.
         skip_bad: leave out pictures that cannot be read, with a warning.
         one_class: whether a single class will do, so that nothing is said of it.
+        classes: names of the network's classes in its order, by which class folders are numbered, of which some may be
+            missing; without them folders are numbered as they are sorted by name.
 
     Returns:
         A data set of (input, target) pairs, or what FUNC returns: a data set or a dict of the splits
@@ -186,7 +193,7 @@ def load_data(
         return data
     if not Path(path).exists():
         raise MissingFileError(f"there is no data at {path}")
-    folder = ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad)
+    folder = ImageFolder(path, image or ImageFormat(), skip_bad=skip_bad, classes=classes)
     for note in folder.notes():
         warnings.warn(note, stacklevel=2)
     if len(folder.classes) == 1 and not one_class:

@@ -1,5 +1,6 @@
 """Bad input: one clear sentence on standard error, exit code 2, nothing written, nothing run."""
 
+import csv
 import json
 import pickle
 import shutil
@@ -324,6 +325,8 @@ PICTURES = [
     ({"--data": None, "--diagnose": "diagnose", "--repair": "diagnose", "--verify": "verify"},
      ["also stand in 'diagnose'"]),
     ({"--data": None, "--diagnose": "diagnose", "--repair": "repair"}, ["no examples to verify on"]),
+    ({"--classes": "absent.txt"}, ["there is no file absent.txt of class names"]),
+    ({"--classes": "grey.py"}, ["the class folder 'cat' of", "is none of the"]),
 ]  # fmt: skip
 
 
@@ -359,6 +362,21 @@ def test_skip_bad_leaves_the_broken_picture_out_and_goes_on(suture: Suture, bad:
     with pytest.warns(UserWarning, match=r"1 picture left out that cannot be read \(1 of class 'cat'\), .*torn\.jpg"):
         assert suture(*words, "--skip-bad").code == 0
     assert "torn" not in (tmp_path / "run" / "splits.csv").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.* has one class")
+def test_named_classes_need_no_folder_each(suture: Suture, bad: Path, tmp_path: Path) -> None:
+    names = tmp_path / "classes.txt"
+    names.write_text("dog\ncat\n")
+    words = ("run", "--model", bad / "net.py:net", "--diagnose", bad / "diagnose", "--repair", bad / "repair",
+             "--verify", bad / "catless", "--until", "localize", "--out")  # fmt: skip
+    assert "or name all classes with --classes" in suture(*words, tmp_path / "run").error
+    assert suture(*words, tmp_path / "run", "--classes", names).code == 0
+    names.unlink()
+    assert suture("localize", tmp_path / "run").code == 0  # the run knows them
+    rows = csv.DictReader((tmp_path / "run" / "splits.csv").read_text().splitlines())
+    labels = {(row["example"].partition("/")[0], row["label"]) for row in rows}
+    assert labels == {("dog", "0"), ("cat", "1")}
 
 
 @pytest.mark.parametrize(

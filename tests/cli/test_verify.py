@@ -102,7 +102,14 @@ def test_verify_of_a_patch_takes_the_options_of_run(suture: Suture, toy: Toy, fi
 
 @pytest.mark.parametrize(
     "flags",
-    [["--task", "classification"], ["--seed", "1"], ["--device", "cpu"], ["--batch-size", "8"], ["--skip-bad"]],
+    [
+        ["--task", "classification"],
+        ["--seed", "1"],
+        ["--device", "cpu"],
+        ["--batch-size", "8"],
+        ["--skip-bad"],
+        ["--classes", "names.txt"],
+    ],
     ids=lambda flags: flags[0],
 )
 def test_options_of_a_patch_do_not_go_with_a_run(suture: Suture, finished: Path, flags: list[str]) -> None:

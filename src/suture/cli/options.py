@@ -19,6 +19,14 @@ DataOpt = Annotated[
     str | None,
     typer.Option("--data", help="Folder of class folders, a zip of one, or FILE.py:FUNC; split 20/40/40 by class."),
 ]
+ClassesOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        help="Text file with the network's classes, one a line in the order of its outputs: numbers the class folders, "
+        "of which some may be missing (default: sorted by name).",
+    ),
+]
 LocalizersOpt = Annotated[
     str,
     typer.Option(

@@ -10,6 +10,7 @@ from suture.cli.options import (
     BaselinesOpt,
     BudgetOpt,
     CausesOpt,
+    ClassesOpt,
     DataOpt,
     DebugOpt,
     JUnitOpt,
@@ -28,7 +29,7 @@ from suture.cli.options import (
 )
 from suture.cli.patches import report_patch
 from suture.cli.verify import check_require, forget_junit, gate, verify, write_junit
-from suture.cli.words import check_names, check_plan, groups_of, memory_of, model_of, names, numbers
+from suture.cli.words import check_names, check_plan, classes_of, groups_of, memory_of, model_of, names, numbers
 from suture.wording import plain
 
 # Heavy modules are imported when a verb runs, so that --help is quick.
@@ -63,6 +64,7 @@ def run(
     ] = None,
     mean: Annotated[str | None, typer.Option("--mean", help="Mean per channel, as a,b,c in units of [0, 1].")] = None,
     std: Annotated[str | None, typer.Option("--std", help="Deviation per channel, as a,b,c.")] = None,
+    classes: ClassesOpt = None,
     task: Annotated[str, typer.Option("--task", help="classification, or FILE.py:Class.")] = "classification",
     groups: Annotated[
         str, typer.Option("--groups", help="top, block, tensor, or a JSON file {name: \\[glob]}.")
@@ -124,7 +126,8 @@ def run(
     asked = Asked(
         model=model, weights=weights, data=data, diagnose=diagnose, repair=repair, verify=verify,
         repair_extra=tuple(repair_extra) if repair_extra else None, size=size,
-        mean=numbers("--mean", mean), std=numbers("--std", std), task=task, groups=groups_of(groups),
+        mean=numbers("--mean", mean), std=numbers("--std", std), classes=classes_of(classes), task=task,
+        groups=groups_of(groups),
         protocol=protocol, reference=reference, seed=seed, device=device, batch_size=batch_size, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     results = run_pipeline(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suture.cli.options import DebugOpt, ModelOpt
+from suture.cli.options import ClassesOpt, DebugOpt, ModelOpt
 
 if TYPE_CHECKING:
     from suture.training.fit import Logger
@@ -45,6 +45,7 @@ def train(
     size: SizeOpt = None,
     mean: MeanOpt = None,
     std: StdOpt = None,
+    classes: ClassesOpt = None,
     task: TaskOpt = "classification",
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")] = 42,
     device: DeviceOpt = "auto",
@@ -60,10 +61,10 @@ def train(
     from suture.asked import Asked
     from suture.case import pick_device
     from suture.cli.repair import _print
-    from suture.cli.words import numbers
+    from suture.cli.words import classes_of, numbers
     from suture.errors import NonFiniteError
     from suture.history import load_history
-    from suture.loading import load_data, load_model, load_object, load_task
+    from suture.loading import load_model, load_object, load_task
     from suture.rundir import fingerprint
     from suture.stages.scan import scan
     from suture.training import fit
@@ -74,18 +75,18 @@ def train(
     recipe = load_recipe(preset, **{name: value for name, value in changes.items() if value is not None})
     asked = Asked(
         model=model, data=data, verify=test, size=size, mean=numbers("--mean", mean), std=numbers("--std", std),
-        task=task, seed=seed, skip_bad=skip_bad,
+        classes=classes_of(classes), task=task, seed=seed, skip_bad=skip_bad,
     ).absolute()  # fmt: skip
     load_object(asked.model)  # imports what belongs to its code, which the directory is compared by
-    examples = load_data(str(asked.data), asked.image, skip_bad=skip_bad)
-    held_out = load_data(asked.verify, asked.image, skip_bad=skip_bad) if asked.verify else None
+    examples = asked.read(str(asked.data))
+    held_out = asked.read(asked.verify) if asked.verify else None
 
     doubt = recipe.augment.doubt(_first_input(examples))
     if doubt:
         typer.echo(f"warning: {doubt}", err=True)
     named = {
         "model": asked.model, "data": asked.data, "test": asked.verify, "size": size, "mean": asked.mean,
-        "std": asked.std, "task": asked.task, "skip_bad": skip_bad,
+        "std": asked.std, "classes": classes and str(classes.resolve()), "task": asked.task, "skip_bad": skip_bad,
     }  # fmt: skip
 
     def loggers() -> list["Logger"]:
@@ -124,6 +125,7 @@ def compare(
     size: SizeOpt = None,
     mean: MeanOpt = None,
     std: StdOpt = None,
+    classes: ClassesOpt = None,
     task: TaskOpt = "classification",
     device: DeviceOpt = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples per evaluation step.")] = 128,
@@ -136,9 +138,9 @@ def compare(
     """
     from suture.asked import Asked
     from suture.cli.repair import _print
-    from suture.cli.words import numbers
+    from suture.cli.words import classes_of, numbers
     from suture.errors import InvalidArgumentError
-    from suture.loading import load_data, load_model
+    from suture.loading import load_model
     from suture.stages.compare import compare as compare_models
 
     named: dict[str, tuple[str, str | None]] = {}
@@ -150,10 +152,13 @@ def compare(
         if name in named:
             raise InvalidArgumentError(f"two models are called '{name}'; give each its own name")
         named[name] = (spec, weights or None)
-    image = Asked(model="", size=size, mean=numbers("--mean", mean), std=numbers("--std", std)).image
+    asked = Asked(
+        model="", size=size, mean=numbers("--mean", mean), std=numbers("--std", std), classes=classes_of(classes),
+        skip_bad=skip_bad,
+    )  # fmt: skip
     result = compare_models(
         {name: load_model(spec, weights) for name, (spec, weights) in named.items()},
-        load_data(data, image, skip_bad=skip_bad), task=task, device=device, batch_size=batch_size,
+        asked.read(data), task=task, device=device, batch_size=batch_size,
     )  # fmt: skip
     if out is not None:
         result.save(out)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suture.cli.options import DebugOpt, JUnitOpt, MustKeepOpt, RegressionOpt, RequireOpt, WeightsOpt
-from suture.cli.words import numbers
+from suture.cli.options import ClassesOpt, DebugOpt, JUnitOpt, MustKeepOpt, RegressionOpt, RequireOpt, WeightsOpt
+from suture.cli.words import classes_of, numbers
 
 if TYPE_CHECKING:
     from suture.asked import Asked
@@ -24,6 +24,7 @@ def verify(
     ] = None,
     mean: Annotated[str | None, typer.Option("--mean", help="Mean per channel, as a,b,c.")] = None,
     std: Annotated[str | None, typer.Option("--std", help="Deviation per channel, as a,b,c.")] = None,
+    classes: ClassesOpt = None,
     task: Annotated[
         str | None, typer.Option("--task", help="What the model of --patch does: classification, or FILE.py:Class.")
     ] = None,
@@ -64,7 +65,8 @@ def verify(
     forget_junit(junit)
     own = {
         "--model": model, "--weights": weights, "--data": data, "--size": size, "--mean": mean, "--std": std,
-        "--task": task, "--seed": seed, "--device": device, "--batch-size": batch_size, "--skip-bad": skip_bad or None,
+        "--classes": classes, "--task": task, "--seed": seed, "--device": device, "--batch-size": batch_size,
+        "--skip-bad": skip_bad or None,
     }  # fmt: skip
     given = {flag: value for flag, value in own.items() if value is not None}
     if patch is not None:
@@ -110,14 +112,15 @@ def _of_patch(
         raise MissingFileError(f"there is no patch {patch}")
     words = {flag.removeprefix("--").replace("-", "_"): value for flag, value in given.items()}
     words["verify"] = words.pop("data")
-    asked = Asked(**words | {name: numbers(f"--{name}", words.get(name)) for name in ("mean", "std")})
+    words |= {name: numbers(f"--{name}", words.get(name)) for name in ("mean", "std")}
+    asked = Asked(**words | {"classes": classes_of(words.get("classes"))})
     case = asked.case()
     made = load_adapter(patch).patch(canonical_state(case.model))[0] if patch.is_dir() else load_patch(patch)
     return verify_patch(case, made, untouched=_data(untouched, asked), must_keep=kept)
 
 
 def _data(name: str | None, asked: "Asked") -> Any:
-    """The untouched data, read as the others are."""
+    """The untouched data, read as the others are; they may have other classes."""
     from suture.loading import load_data
 
     return load_data(name, asked.image, skip_bad=asked.skip_bad, one_class=True) if name is not None else None

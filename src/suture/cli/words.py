@@ -34,6 +34,13 @@ def check_plan(plan: str, model: str) -> None:
     toml_in(Path(plan))
 
 
+def classes_of(path: Path | None) -> tuple[str, ...] | None:
+    """The names in the file of ``--classes``; None without one."""
+    from suture.listing import class_names
+
+    return class_names(path) if path is not None else None
+
+
 def model_of(run: Path) -> str:
     """What a run's ``--model`` was; empty where there is no telling, which is said when the run is opened."""
     from contextlib import suppress
