@@ -93,7 +93,7 @@ def test_the_network_s_last_layer_learns_and_nothing_else_changes() -> None:
     before, after = (F.cross_entropy(m(x), y).item() for m in (case.model, model))
     assert treated.history["loss"].iloc[0] == pytest.approx(before, rel=1e-4)
     assert after < treated.history["loss"].iloc[-1] < before
-    assert treated.history["epoch"].tolist() == list(range(1, 21))
+    assert treated.history["step"].tolist() == list(range(1, 21))
     assert (treated.cost.parameters, treated.cost.groups) == (16 * 3 + 3, 1)
 
 

@@ -18,7 +18,7 @@ from suture.treatments.choice import NONE
 from suture.views import treat
 from suture.views.export import markdown
 from suture.views.screen import screen
-from suture.views.treat_figures import comparable, most_allowed, tradeoff, trainings_of
+from suture.views.treat_figures import comparable, curves, most_allowed, tradeoff, trainings_of
 from suture.views.treat_tables import IN_TERMINAL, ON_PAGE, SHOWN, cost, findings, plan, took, tried, who_answers
 from tests.views.results import HOSTILE, SCRIPT, cycled, routed, searched, treated, untreated, write_run
 
@@ -206,6 +206,17 @@ def test_every_training_has_a_line_and_its_name() -> None:
     many = searched([f"p{i}" for i in range(40)]).plot()
     assert len(many.lines) == 40
     assert len(many.texts) == 6
+
+
+def test_steps_of_a_solver_are_no_epochs() -> None:
+    steps = pd.DataFrame({"step": range(1, 31), "loss": np.geomspace(1, 0.1, 30)})
+    alone = treated(history=steps)
+    panel = curves(alone)
+    assert (panel.get_title(), panel.get_xlabel()) == ("Training loss per step", "step")
+    assert "over 30 steps of treatment" in str(treat.section(alone))
+    both = pd.concat([treated().history.assign(plan="full"), steps.assign(plan="last_layer")], ignore_index=True)
+    drawn = curves(treated(history=both))
+    assert [len(line.get_xdata()) for line in drawn.lines] == [3]
 
 
 def test_the_bound_lies_where_the_rule_has_it() -> None:

@@ -49,7 +49,8 @@ class Treatment(Result, stage="treat", schema=2):
         plan: what was asked for.
         kept: name of the candidate that was kept, which is ``none`` when no change paid.
         groups: the groups that were treated.
-        history: a row per epoch: epoch, lr, momentum, loss, accuracy, seconds; and the plan where several were tried.
+        history: a row per epoch: epoch, lr, momentum, loss, accuracy, seconds; or per step of a solver or a
+            search: step, loss; and the plan where several were tried.
         cost: measured, against full fine-tuning.
         tried: a row per candidate, judged on `select`, and on parts of `repair` too where that is small: candidate,
             weight, fixed, broken, net, bound (one-sided exact 95 % upper bound on the regression rate), allowed,

@@ -214,7 +214,7 @@ def swarm(
         best = scores[top]
         idle = 0 if best.fitness > was else idle + 1
         rows.append(
-            {"epoch": len(rows) + 1, "loss": best.loss, "fitness": best.fitness, "fixed": best.fixed,
+            {"step": len(rows) + 1, "loss": best.loss, "fitness": best.fitness, "fixed": best.fixed,
              "intact": best.intact, "seconds": perf_counter() - begun}
         )  # fmt: skip
     better = scores[top].fitness > fitness(old).fitness

@@ -52,7 +52,7 @@ class LastLayer(Method):
         with FlopCounterMode(display=False) as counter:
             losses = fit(layer, inputs, targets, self.ridge, self.steps)  # type: ignore[arg-type]
         flops, took = float(flops + counter.get_total_flops()), perf_counter() - begun
-        history = pd.DataFrame({"epoch": range(1, len(losses) + 1), "loss": losses})
+        history = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
         cost = replace(
             beside_full(job.case, len(targets)), seconds=took, epochs=1, flops=flops, groups=1,
             parameters=sum(p.numel() for p in layer.parameters()), all_groups=len(job.case.groups),

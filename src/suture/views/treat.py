@@ -9,7 +9,7 @@ from suture.views import treat_tables
 from suture.views.grid import lines, stacked
 from suture.views.render import image, render, standalone
 from suture.views.text import listed
-from suture.views.treat_figures import comparable, curves, measured, tradeoff, trainings_of
+from suture.views.treat_figures import comparable, curves, measured, tradeoff, trainings_of, unit_of
 from suture.views.treat_tables import (
     IN_TERMINAL,
     ON_PAGE,
@@ -84,7 +84,7 @@ def _alt_curves(result: Treatment) -> str:
     if len(trainings) > 1:
         return f"Training loss per epoch of {listed(list(trainings))}."
     drawn = " and ".join(name for _, name, _ in measured(result))
-    return f"{drawn} over {several(len(result.history), 'epoch')} of treatment."
+    return f"{drawn} over {several(len(result.history), unit_of(result.history))} of treatment."
 
 
 def _alt_tradeoff(result: Treatment) -> str:

@@ -78,17 +78,22 @@ def trainings_of(result: Treatment) -> dict[str, pd.DataFrame]:
     return found
 
 
+def unit_of(history: pd.DataFrame) -> str:
+    """What a row is of: an epoch, or a step of a solver or a search."""
+    return "step" if np.isfinite(floats(history, "step")).any() else "epoch"
+
+
 def _apart(history: pd.DataFrame, drawn: list[tuple[str, str, str]], ax: Axes) -> Axes:
     """One training: a panel for each curve, below each other."""
     from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]  # noqa: PLC0415
 
     divider = make_axes_locatable(ax)
     panels = [ax, *(divider.append_axes("bottom", size="55%", pad=0.42, sharex=ax) for _ in drawn[1:])]
-    x = epochs(history)
+    x, unit = epochs(history), unit_of(history)
     style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) <= 40 else {}
     for panel, (key, name, colour) in zip(panels, drawn, strict=True):
         panel.plot(x, floats(history, key), color=colour, linewidth=1.8, **style)
-        dress(panel, title=f"{name.capitalize()} per epoch", x="epoch" if panel is panels[-1] else "")
+        dress(panel, title=f"{name.capitalize()} per {unit}", x=unit if panel is panels[-1] else "")
         panel.margins(y=0.18)
         panel.locator_params(axis="y", nbins=4)
         if panel is not panels[-1]:
@@ -101,6 +106,8 @@ def _together(trainings: dict[str, pd.DataFrame], styles: dict[str, tuple[str, s
     """Several trainings: a line each, with its name at its end."""
     ends = list[tuple[float, float, str]]()
     for name, rows in trainings.items():
+        if unit_of(rows) != "epoch":  # of a solver or a search: no passes over the examples
+            continue
         x, y = epochs(rows), floats(rows, "loss")
         colour, marker = styles.get(name, (MUTED, "."))
         ax.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=4)
