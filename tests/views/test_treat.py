@@ -212,7 +212,7 @@ def test_steps_of_a_solver_are_no_epochs() -> None:
     steps = pd.DataFrame({"step": range(1, 31), "loss": np.geomspace(1, 0.1, 30)})
     alone = treated(history=steps)
     panel = curves(alone)
-    assert (panel.get_title(), panel.get_xlabel()) == ("Training loss per step", "step")
+    assert (panel.get_title(loc="left"), panel.get_xlabel()) == ("Training loss per step", "step")
     assert "over 30 steps of treatment" in str(treat.section(alone))
     both = pd.concat([treated().history.assign(plan="full"), steps.assign(plan="last_layer")], ignore_index=True)
     drawn = curves(treated(history=both))
