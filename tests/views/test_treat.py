@@ -214,9 +214,8 @@ def test_steps_of_a_solver_are_no_epochs() -> None:
     panel = curves(alone)
     assert (panel.get_title(loc="left"), panel.get_xlabel()) == ("Training loss per step", "step")
     assert "over 30 steps of treatment" in str(treat.section(alone))
-    both = pd.concat([treated().history.assign(plan="full"), steps.assign(plan="last_layer")], ignore_index=True)
-    drawn = curves(treated(history=both))
-    assert [len(line.get_xdata()) for line in drawn.lines] == [3]
+    both = pd.concat([searched().history, steps.assign(plan="last_layer")], ignore_index=True)
+    assert [len(line.get_xdata()) for line in curves(searched(history=both)).lines] == [8, 8, 2]
 
 
 def test_the_bound_lies_where_the_rule_has_it() -> None:
