@@ -211,13 +211,18 @@ def test_stale_statistics_are_the_norm_s_and_a_rescaled_layer_is_the_layer_s() -
     assert find(rescaled).top == "first"
 
 
-@pytest.mark.parametrize(("group", "kind"), [("last", "noise"), ("last", "permute")])
-def test_a_last_layer_behind_the_last_record_is_found_by_fitting_it_anew(group: str, kind: str) -> None:
+def with_tail() -> nn.Module:
+    """Without a layer between the last record and the last layer, which is as it was drawn."""
     network = toys.network()
-    tail = nn.Sequential()  # first and norm keep the record; the rest lies behind it
+    tail = nn.Sequential()
     tail.body = nn.Sequential(network.first, network.norm, nn.ReLU())
     tail.last = nn.Linear(16, 3)
-    fitted = evidence(tail)
+    return tail
+
+
+def fitted_tail() -> nn.Module:
+    """The same with a trained last layer."""
+    tail = with_tail()
     features = tail.body.eval()(torch.stack([x for x, _ in toys.points(300, seed=1)])).detach()
     targets = torch.tensor([y for _, y in toys.points(300, seed=1)])
     optimizer = torch.optim.Adam(tail.last.parameters(), lr=0.05)
@@ -225,11 +230,29 @@ def test_a_last_layer_behind_the_last_record_is_found_by_fitting_it_anew(group: 
         optimizer.zero_grad()
         F.cross_entropy(tail.last(features), targets).backward()
         optimizer.step()
+    return tail
+
+
+@pytest.mark.parametrize(("group", "kind"), [("last", "noise"), ("last", "permute")])
+def test_a_last_layer_behind_the_last_record_is_found_by_fitting_it_anew(group: str, kind: str) -> None:
+    tail = fitted_tail()
     assert abs(refit(evidence(tail), "last").gain) < 0.1
-    assert refit(fitted, "last").gain > 0.5  # as it was drawn
+    assert refit(evidence(with_tail()), "last").gain > 0.5
     found = find(plant(tail, group, kind, {"noise": 3.0, "permute": 1.0}[kind], seed=0))
     assert found.top == "last"
     assert "anew" in found.why
+
+
+def test_where_most_errors_are_of_one_class_its_inputs_are_to_be_looked_at() -> None:
+    tail = fitted_tail()
+    with torch.no_grad():
+        tail.last.bias[2] -= 20
+    found = find(tail)
+    assert found.top == "last"
+    assert " errors are of 2: look at its inputs and labels first." in found.why
+    with torch.no_grad():
+        tail.last.weight.copy_(tail.last.weight.roll(1, 0))
+    assert "look at its inputs" not in find(tail).why
 
 
 @pytest.mark.parametrize("group", ["first", "second", "last"])

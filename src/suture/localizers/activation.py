@@ -6,6 +6,7 @@ when they were trained, or the running statistics of BatchNorm layers. A walk (s
 its record. Where two groups could have caused the same mismatch, one of them is let move to see whether it explains it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,9 +26,10 @@ from suture.localizers.tail import GAIN, refit
 from suture.localizers.walk import CHUNK, FEWEST, FLOOR, Walk, first_of, take_walk, together
 from suture.stats import ALPHA, flips, mcnemar
 from suture.tasks import batches
-from suture.wording import percent
+from suture.wording import percent, plain, several
 
 MANY = 0.2  # share of errors that a network which is as it was trained does not make on what it was trained for
+FEWEST_ERRORS = 10  # from which it says something that most are of one class
 FEW = 0.1  # concentration below which a mismatch is that of a few channels
 
 
@@ -145,9 +147,20 @@ def _behind(evidence: Evidence, walk: Walk, scores: pd.Series) -> Finding:
     if healed:
         top = max(healed, key=lambda group: fits[group].gain)
         gain = fits[top].gain
-        why = f"Activations up to {top} are as trained, but fitting it anew lowers held-out loss by {percent(gain, 0)}."
-        return Finding(scores, top, agree, why)
+        fell = f"fitting it anew lowers held-out loss by {percent(gain, 0)}"
+        return Finding(scores, top, agree, f"Activations up to {top} are as trained, but {fell}{_one_class(evidence)}.")
     return Finding(scores, None, agree, f"{_nothing_off(evidence, walk)}.")
+
+
+def _one_class(evidence: Evidence) -> str:
+    """The class that most errors are of, where there is one: its inputs or labels may be what has changed."""
+    labels = evidence.examples.strata
+    wrong = Counter(labels[i] for i in evidence.wrong_at)
+    label, n = wrong.most_common(1)[0] if wrong else (None, 0)
+    if label is None or 2 * n <= wrong.total() or wrong.total() < FEWEST_ERRORS or len(set(labels)) < 3:
+        return ""
+    name = plain(evidence.case.class_name(label), 60)
+    return f"; {n} of {several(wrong.total(), 'error')} are of {name}: look at its inputs and labels first"
 
 
 def _nothing_off(evidence: Evidence, walk: Walk) -> str:
