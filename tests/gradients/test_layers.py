@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from suture.errors import GroupError, InvalidArgumentError, NonFiniteError
 from suture.gradients import Meter, per_example_norms
+from suture.gradients.rules import find_rule
 from suture.tasks import Classification
 from tests.gradients.oracle import Wrapped, agrees, labels
 
@@ -126,6 +127,53 @@ def normed(layer: nn.Module) -> nn.Module:
     return layer
 
 
+class LlamaRMSNorm(nn.Module):
+    """As transformers has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.variance_epsilon = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon))
+
+
+class GemmaRMSNorm(LlamaRMSNorm):
+    """Its weight is what is added to 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / self.weight * (1 + self.weight)
+
+
+class ScaledEmbedding(nn.Embedding):
+    """As some language models have it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 3.0
+
+
+class ShiftedEmbedding(nn.Embedding):
+    """Its rows are not multiplied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class GatedRMSNorm(LlamaRMSNorm):
+    """No RMSNorm in spite of its name: the weight is a gate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / self.weight * torch.sigmoid(self.weight)
+
+
+class PairRMSNorm(LlamaRMSNorm):
+    """It takes two inputs."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return super().forward(x * gate)
+
+
 N = 5
 LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
     "linear": lambda: (nn.Linear(4, 6), torch.randn(N, 4), 6),
@@ -149,12 +197,15 @@ LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
     "layer norm over two axes": lambda: (normed(nn.LayerNorm((3, 4))), torch.randn(N, 2, 3, 4), 24),
     "layer norm without bias": lambda: (normed(nn.LayerNorm(4, bias=False)), torch.randn(N, 4), 4),
     "rms norm": lambda: (normed(nn.RMSNorm(4)), torch.randn(N, 3, 4), 12),
+    "rms norm of a language model": lambda: (normed(LlamaRMSNorm()), torch.randn(N, 3, 4), 12),
+    "rms norm about one": lambda: (normed(GemmaRMSNorm()), torch.randn(N, 3, 4), 12),
     "group norm": lambda: (normed(nn.GroupNorm(2, 4)), torch.randn(N, 4, 3, 3), 36),
     "instance norm": lambda: (normed(nn.InstanceNorm2d(4, affine=True)), torch.randn(N, 4, 3, 3), 36),
     "instance norm, stored": lambda: (
         normed(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)), torch.randn(N, 4, 3, 3), 36,
     ),
     "embedding": lambda: (nn.Embedding(5, 4), torch.randint(0, 5, (N, 6)), 24),
+    "embedding, scaled": lambda: (ScaledEmbedding(5, 4, padding_idx=0), torch.randint(0, 5, (N, 6)), 24),
     "embedding, padded": lambda: (nn.Embedding(5, 4, padding_idx=0), torch.randint(0, 5, (N, 6)), 24),
     "checkpointed": lambda: (Checkpointed(nn.Linear(4, 6), False), torch.randn(N, 4), 6),
 }  # fmt: skip
@@ -182,6 +233,21 @@ UNRULED: dict[str, Callable[[], tuple[nn.Module, Tensor, int]]] = {
     "prelu": lambda: (nn.PReLU(4), torch.randn(N, 4, 3), 12),
     "bilinear": lambda: (Pairwise(), torch.randn(N, 4), 5),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("likely", "other"),
+    [
+        (LlamaRMSNorm(), GatedRMSNorm()),
+        (LlamaRMSNorm(), PairRMSNorm()),
+        (ScaledEmbedding(5, 4), ShiftedEmbedding(5, 4)),
+        (ScaledEmbedding(5, 4), ScaledEmbedding(5, 4, max_norm=1.0)),
+    ],
+    ids=["gated", "two inputs", "shifted", "renormalised"],
+)
+def test_what_is_only_called_alike_has_no_rule(likely: nn.Module, other: nn.Module) -> None:
+    assert find_rule(normed(likely)) is not None
+    assert find_rule(normed(other)) is None
 
 
 class Pairwise(nn.Module):

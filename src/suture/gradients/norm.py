@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from suture.gradients.factors import Dense
-from suture.gradients.rules import Factors, rule
+from suture.gradients.rules import Factors, rule, rule_where
 
 
 @rule(nn.BatchNorm1d)
@@ -35,6 +36,38 @@ def layer_norm(module: Any, x: Tensor, dy: Tensor) -> Factors:
 def rms_norm(module: Any, x: Tensor, dy: Tensor) -> Factors:
     """x, dy (n, *, *normalized_shape)."""
     return _affine(F.rms_norm(x, module.normalized_shape, eps=module.eps), dy, len(module.normalized_shape))
+
+
+def _is_rms_norm(module: nn.Module) -> bool:
+    """Whether a module of a language model, as each defines its own, does to its weight what RMSNorm does to it.
+
+    Tried out: where its weight (some store what is added to 1) grows by 1, its output grows by the normalised input.
+    """
+    parameters, eps = dict(module.named_parameters()), _eps(module)
+    weight = parameters.get("weight")
+    if not type(module).__name__.endswith("RMSNorm") or len(parameters) != 1 or weight is None or eps is None:
+        return False
+    if weight.dim() != 1 or weight.is_meta:
+        return False
+    x = torch.linspace(-1, 2, 2 * len(weight), device=weight.device).view(2, -1).to(weight.dtype)
+    with torch.no_grad():
+        try:
+            outputs = [functional_call(module, {"weight": weight + more}, (x,)) for more in (0, 1)]
+        except Exception:  # whatever a module says that takes something else
+            return False
+    grown, normal = outputs[1] - outputs[0], F.rms_norm(x, weight.shape, eps=eps)
+    return grown.shape == normal.shape and torch.allclose(grown, normal, rtol=0.02, atol=0.02)
+
+
+def _eps(module: nn.Module) -> float | None:
+    found = [getattr(module, name, None) for name in ("variance_epsilon", "eps")]
+    return next((value for value in found if isinstance(value, float)), None)
+
+
+@rule_where(_is_rms_norm, positions=True)
+def rms_norm_alike(module: Any, x: Tensor, dy: Tensor) -> Factors:
+    """x, dy (n, *, d)."""
+    return _affine(F.rms_norm(x, module.weight.shape, eps=_eps(module)), dy, 1)
 
 
 @rule(nn.GroupNorm)

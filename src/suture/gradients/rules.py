@@ -6,7 +6,8 @@ A rule is a pure function registered where it stands::
     def linear(module, x, dy): ...
 
 It is found through the classes of the module, and used only where the module's ``forward`` is the one the
-rule was written for; a subclass with a forward of its own falls back.
+rule was written for; a subclass with a forward of its own falls back. Layers that everybody writes anew are known by
+what they do: ``rule_where``.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ Rule = Callable[[Any, Tensor, Tensor], Factors]
 Condition = Callable[[Any], bool]
 
 _RULES: dict[str, tuple[Any, Rule, Condition, bool]] = {}
+_RULES_WHERE: list[tuple[Condition, Rule, bool]] = []
 
 
 def rule(
@@ -43,6 +45,16 @@ def rule(
     return add
 
 
+def rule_where(holds: Condition, *, positions: bool = False) -> Callable[[Rule], Rule]:
+    """Decorator: the rule of modules of which a condition holds, where no rule of their type does."""
+
+    def add(function: Rule) -> Rule:
+        _RULES_WHERE.append((holds, function, positions))
+        return function
+
+    return add
+
+
 def find_rule(module: nn.Module) -> tuple[Rule, bool] | None:
     """The rule for a module and whether it is about positions, or None."""
     for cls in type(module).__mro__:
@@ -50,8 +62,10 @@ def find_rule(module: nn.Module) -> tuple[Rule, bool] | None:
         if found is not None:
             forward, function, when, positions = found
             ours = type(module).forward is (forward or cls.forward)  # type: ignore[attr-defined]
-            return (function, positions) if ours and when(module) else None
-    return None
+            if ours and when(module):
+                return function, positions
+            break
+    return next(((function, positions) for holds, function, positions in _RULES_WHERE if holds(module)), None)
 
 
 def ruled_types() -> list[str]:
