@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ from suture.stages.localize import Localization, localize
 from suture.stages.must_keep import places_of
 from suture.stages.result import Result
 from suture.stages.scan import Scan, scan
-from suture.stages.treat import Treatment, treat, with_baselines
+from suture.stages.treat import Treatment, treat, with_baselines, with_twin
 from suture.stages.verify import Verification, verify
 from suture.training import Checkpoints
 from suture.treatments import Groups, Plan, known_groups, load_plan
@@ -41,6 +42,7 @@ RESULTS: dict[str, type[Result]] = {
     "treat": Treatment,
     "verify": Verification,
 }
+BESIDE = {"twin": with_twin, "baselines": with_baselines}  # what may be added to a treatment, in this order
 
 
 class Run:
@@ -114,35 +116,35 @@ class Run:
         twin: bool = False,
         baselines: bool = False,
     ) -> Treatment:
-        """The patch; resumes after the last finished epoch. Baselines are added to a treatment that has none.
+        """The patch; resumes after the last finished epoch. Twin and baselines are added to a treatment without them.
 
         Args:
             plan, exclude, twin, baselines: as for `suture.treat`.
         """
         localization = self._needed("localize", Localization)
         plan = load_plan(plan, self.case.protocol)
-        more = ["twin"] * twin
+        more = list[str]()
         if exclude is not None:
             out = exclude if isinstance(exclude, str) else [x if isinstance(x, str) else int(x) for x in exclude]
             more += [fingerprint("exclude", out)]
         key = fingerprint("treat", self.directory.key("localize"), plan.model_dump(mode="json"), *more)
-        directory, beside = self.directory.stage("treat"), fingerprint(key, "baselines")
-        if self.directory.key("treat") == beside:
-            Checkpoints(directory, beside).clear()  # where a process died between the result and this
-            return Treatment.load(directory)
+        directory = self.directory.stage("treat")
+        some = chain.from_iterable(combinations(BESIDE, k) for k in range(len(BESIDE) + 1))
+        keys = {has: fingerprint(key, *has) if has else key for has in some}
+        there = next((has for has, made in keys.items() if made == self.directory.key("treat")), None)
         checkpoints = Checkpoints(directory, key)
-        do = partial(
-            treat, self.case, localization, plan, exclude=exclude, twin=twin, checkpoints=checkpoints, say=self._tell
-        )
-        result = self._stage("treat", Treatment, key, do)
-        if baselines:
-            self._tell("baselines …")
-            under_way = Checkpoints(directory, beside)
-            result = with_baselines(
+        do = partial(treat, self.case, localization, plan, exclude=exclude, checkpoints=checkpoints, say=self._tell)
+        result = self._stage("treat", Treatment, key, do) if there is None else Treatment.load(directory)
+        there = there or ()
+        for name in [name for name, asked in (("twin", twin), ("baselines", baselines)) if asked and name not in there]:
+            there = tuple(each for each in BESIDE if each in there or each == name)
+            self._tell(f"{name} …")
+            under_way = Checkpoints(directory, keys[there])
+            result = BESIDE[name](
                 result, self.case, localization, exclude=exclude, checkpoints=under_way, say=self._tell
             )
-            result.save(directory, beside)
-            self.directory.log("baselines done")
+            result.save(directory, keys[there])
+            self.directory.log(f"{name} done")
         checkpoints.clear()
         return result
 

@@ -206,6 +206,24 @@ def test_baselines_are_added_to_a_treatment_that_is_there(tmp_path: Path) -> Non
     assert said == [], "what is there already has more than was asked for"
 
 
+def test_a_twin_is_added_to_a_treatment_that_is_there_and_its_baselines_stay(tmp_path: Path) -> None:
+    both = run(toys.case(), tmp_path / "a", plan=PLAN, twin=True, baselines=True)
+    run(toys.case(), tmp_path / "b", plan=PLAN, baselines=True)
+    said: list[str] = []
+    later = run(toys.case(), tmp_path / "b", plan=PLAN, twin=True, say=said.append)
+    assert (said[0], said[-1]) == ("twin …", "verify …")
+    assert said[1].startswith("the twin: about ")
+    assert not any("treating" in line or "baselines" in line for line in said)
+    for what in ("patch", "twin"):
+        assert getattr(later["treat"], what).result == getattr(both["treat"], what).result
+    assert list(later["treat"].baselines["result"]) == list(both["treat"].baselines["result"])  # type: ignore[attr-defined]
+    assert later["verify"].churn_floor == both["verify"].churn_floor is not None  # type: ignore[attr-defined]
+    said.clear()
+    run(toys.case(), tmp_path / "b", plan=PLAN, say=said.append)
+    run(toys.case(), tmp_path / "a", plan=PLAN, twin=True, say=said.append)
+    assert said == []
+
+
 def looks(of: dict[str, Any]) -> int:
     return int(of["verify"].looks)
 
@@ -215,7 +233,7 @@ def test_baselines_are_no_looks_until_one_of_them_is_chosen(tmp_path: Path) -> N
     beside = run(toys.case(), tmp_path / "run", plan=PLAN, baselines=True)
     assert looks(beside) == 1
     assert looks(run(toys.case(), tmp_path / "run", plan=PLAN, twin=True)) == 1, "the same patch as before"
-    assert not list((tmp_path / "run/treat").glob("baseline*")), "they were beside another treatment"
+    assert len(list((tmp_path / "run/treat").glob("baseline-*"))) == len(BASELINES)
     assert looks(run(toys.case(), tmp_path / "run", plan="ewc")) == 2, "the table has shown nothing of it"
     assert looks(run(toys.case(), tmp_path / "run", plan=full)) == 2 + len(BASELINES), (
         "it did well there, and was taken"

@@ -13,7 +13,7 @@ from suture.case import Case
 from suture.errors import RunError, SutureError
 from suture.tasks import evaluate
 from suture.training import Checkpoints
-from suture.treatments import Choice, Everything, FineTune, Flagged, Groups, Job, Plan, Treated, follow, repeat
+from suture.treatments import Choice, Everything, FineTune, Flagged, Groups, Job, Plan, Treated, follow
 from suture.treatments.plan import Method, Places
 from suture.treatments.where import Entries
 from tests import toys
@@ -162,9 +162,9 @@ def test_the_twin_differs_in_nothing_but_the_order_of_the_examples() -> None:
 
 
 def test_nothing_kept_has_no_twin() -> None:
-    found, _, case = course(Plan(name="still", how=jobs.short(lr=1e-12, lr_min=0.0)))
-    assert found.kept == "none"
-    assert repeat(PLAN, jobs.job(case), found) is None
+    still = Plan(name="still", how=jobs.short(lr=1e-12, lr_min=0.0))
+    found = suture.treat(toys.case(), ["second"], still, twin=True)
+    assert (found.kept, found.twin) == ("none", None)
 
 
 @pytest.mark.parametrize("name", ["full", "bn_recalibrate", "last_layer", "route", "ewc", "per_block"])

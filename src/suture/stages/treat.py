@@ -172,7 +172,38 @@ def treat(
         InvalidArgumentError: suspects cannot be found: the task gives no probabilities, or cleanlab is not installed.
     """
     made = _treat(case, where, load_plan(plan, case.protocol), checkpoints, say, without(case, exclude), twin=twin)
+    if twin:
+        made = with_twin(made, case, where, exclude=exclude, checkpoints=checkpoints, say=say)
     return with_baselines(made, case, where, exclude=exclude, checkpoints=checkpoints, say=say) if baselines else made
+
+
+def with_twin(
+    treatment: Treatment,
+    case: Case,
+    where: Localization | Sequence[str],
+    *,
+    exclude: Exclude | None = None,
+    checkpoints: Checkpoints | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Treatment:
+    """The treatment with what its plan makes of the same examples in another order; as it is where nothing was kept.
+
+    Args:
+        treatment: of this case.
+        where, exclude, checkpoints, say: as for `treat`; the first two as they were for the treatment.
+    """
+    if treatment.kept == NONE:
+        return treatment
+    plan, (reduced, _) = treatment.plan, without(case, exclude)
+    job = _job(reduced, plan, _flagged(reduced, where), checkpoints, say)
+    if say is not None and (forecast := plan.how.estimate(job)).seconds:
+        say(f"the twin: {forecast.times(1)}")
+    again = repeat(plan, job, treatment.kept)
+    if again is None:
+        why = "no twin: what was kept could not be made once more in another order"
+        return replace(treatment, account=[*treatment.account, why])
+    judged_on = int(treatment.patch.metrics["judged_on"])
+    return replace(treatment, twin=_patches(case, plan, treatment.kept, again, treatment.tried, judged_on)[0])
 
 
 def with_baselines(
@@ -229,18 +260,15 @@ def _treat(
 
     Args:
         reduced: the case without what is left out, and what to say of that; without it nothing is said of the data.
+        twin: whether a twin follows, which belongs to what it will take.
     """
     case, left_out = reduced or (given, NOBODY)
-    named = [where] if isinstance(where, str) else where
-    flagged = known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
-    job = Job(
-        case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
-        case.seed, say=say or (lambda _: None),
-    )  # fmt: skip
-    perfect = isinstance(named, Localization) and not named.n_errors
+    flagged = _flagged(case, where)
+    job = _job(case, plan, flagged, checkpoints, say)
+    perfect = isinstance(where, Localization) and not where.n_errors
     # What keeps to a bound asks first whether anything is to be gained; a plan without one does as it is told.
     if (perfect and plan.choose.max_regression is not None) or (plan.how.reads_places and not job.places.parameters):
-        return _untouched(case, plan, _nothing_to_treat(named, case, plan, flagged), left_out=left_out)
+        return _untouched(case, plan, _nothing_to_treat(where, case, plan, flagged), left_out=left_out)
     # Of what was given: where labels mean something else altogether, suspects would hide it.
     silent = reduced is None or isinstance(plan.how, Nothing)
     doubts = [] if silent else [*doubts_of(given), *crops_of(plan, given)]
@@ -253,14 +281,26 @@ def _treat(
         raise SutureError("the case's model changed while a copy of it was treated; nothing was written")
     if course.made is None:
         return _untouched(case, plan, course.note, course, doubts, left_out)
-    patch, undo = _patches(case, plan, course.kept, course.made, course)
-    again = repeat(plan, job, course) if twin else None
-    untwinned = ["no twin: what was kept could not be made once more in another order"] if twin and not again else []
+    patch, undo = _patches(case, plan, course.kept, course.made, course.judged, course.n)
     return Treatment(
         plan=plan, kept=course.kept, groups=_changed(case, patch), history=course.history, cost=course.cost,
-        tried=course.judged, note=course.note, account=[*left_out.account, *course.account, *untwinned],
+        tried=course.judged, note=course.note, account=[*left_out.account, *course.account],
         warnings=doubts, excluded=left_out.n, patch=patch, undo=undo,
-        twin=_patches(case, plan, course.kept, again, course)[0] if again is not None else None,
+    )  # fmt: skip
+
+
+def _flagged(case: Case, where: Localization | Sequence[str]) -> list[str]:
+    """The groups that are flagged or named."""
+    named = [where] if isinstance(where, str) else where
+    return known_groups(case.groups, named.flagged if isinstance(named, Localization) else named)
+
+
+def _job(
+    case: Case, plan: Plan, flagged: list[str], checkpoints: Checkpoints | None, say: Callable[[str], None] | None
+) -> Job:
+    return Job(
+        case, case.model, plan.where.places(case, flagged), flagged, plan.name, plan.guards, plan.augment, checkpoints,
+        case.seed, say=say or (lambda _: None),
     )  # fmt: skip
 
 
@@ -282,12 +322,12 @@ def _flagged_in(case: Case, model: nn.Module) -> list[str]:
     return localize(case.replace(model=model)).flagged
 
 
-def _patches(case: Case, plan: Plan, name: str, made: Candidate, course: Course) -> tuple[Patch, Patch]:
-    """The patch and its undo, with what the patch did to the examples it was judged on."""
+def _patches(case: Case, plan: Plan, name: str, made: Candidate, judged: pd.DataFrame, n: int) -> tuple[Patch, Patch]:
+    """The patch and its undo, with what the candidate of the name did to the n examples it was judged on."""
     maker = name if name.startswith(plan.name) else f"{plan.name}: {name}"
     patch, undo = between(canonical_state(case.model), canonical_state(made.model), maker, aliases_of(case.model))
-    row = next(row for row in course.judged.to_dict("records") if row["candidate"] == name)
-    metrics = {column: float(row[column]) for column in ("fixed", "broken", "net")} | {"judged_on": float(course.n)}
+    row = next(row for row in judged.to_dict("records") if row["candidate"] == name)
+    metrics = {column: float(row[column]) for column in ("fixed", "broken", "net")} | {"judged_on": float(n)}
     return replace(patch, metrics=metrics, margin=made.margin), replace(undo, margin=made.margin)
 
 

@@ -85,16 +85,16 @@ def follow(plan: Plan, job: Job, *, always: bool, flag: Callable[[nn.Module], Se
     return course
 
 
-def repeat(plan: Plan, job: Job, course: Course) -> Candidate | None:
-    """The candidate that a course kept, made once more with the examples in another order.
+def repeat(plan: Plan, job: Job, kept: str) -> Candidate | None:
+    """The candidate that was kept, made once more with the examples in another order.
 
-    None where it kept none, where a later cycle made it, and where nothing of that name comes of the other order.
+    None where a later cycle made it, and where nothing of that name comes of the other order.
     """
-    if course.made is None or CYCLE in course.kept:
+    if CYCLE in kept:
         return None
     job.say("once more, with the examples in another order …")
     other = replace(job, seed=job.seed + 1, checkpoints=job.checkpoints.below("twin") if job.checkpoints else None)
-    made = perform(plan, other).candidates.get(course.kept)
+    made = perform(plan, other).candidates.get(kept)
     return None if made is None else _whole(job.model, made)
 
 
