@@ -1,5 +1,6 @@
 """Logs as people write them become one table, or one sentence."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -295,6 +296,43 @@ def test_json_lines_are_a_table(tmp_path: Path, name: str, begin: str) -> None:
     assert history.columns == {"epoch": "epoch", "lr": "lr", "loss": "loss", "accuracy": "val_acc"}
     assert not history.preconditioned
     assert "left out" not in notes(history)
+
+
+ROWS = [{"lr": 0.1, "val_accuracy": 0.5}, {"lr": 0.05, "val_accuracy": 0.7}, {"lr": 0.02, "val_accuracy": 0.6}]
+COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", ["history.json", "history"])
+@pytest.mark.parametrize(
+    "value", [ROWS, COLUMNS, {"history": COLUMNS, "params": {"epochs": 3}}, COLUMNS | {"epochs": 3}],
+    ids=["array", "columns", "history", "beside"],
+)  # fmt: skip
+def test_one_json_value_is_a_table(tmp_path: Path, value: object, name: str, indent: int | None) -> None:
+    path = tmp_path / name
+    path.write_text("\ufeff\n" + json.dumps(value, indent=indent), encoding="utf-8")
+    history = load_history(path)
+    assert history.table["lr"].tolist() == [0.1, 0.05, 0.02]
+    assert history.table["accuracy"].tolist() == [0.5, 0.7, 0.6]
+    assert history.table["epoch"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([{"lr": 0.1}, {"lr": "fast"}], "'lr' of row 2 is 'fast', no learning rate"),
+        ({"rate": [0.1, 0.2]}, "if 'rate' is it, say --column lr=rate"),
+        ({"lr": [0.1, 0.2], "loss": [1.0]}, None),
+        ([1, 2], None),
+        ({"lr": [[0.1]]}, None),
+    ],
+)
+def test_a_json_value_that_is_no_log_is_one_sentence(tmp_path: Path, value: object, said: str | None) -> None:
+    for name in ("history.json", "history"):
+        path = tmp_path / name
+        path.write_text(json.dumps(value))
+        with pytest.raises(DataError, match=said):
+            load_history(path)
 
 
 def test_damaged_json_lines_are_left_out(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def scan(
         list[Path] | None,
         typer.Argument(
             metavar="RUN|LOG",
-            help="Run directory, or training logs: CSV, JSON lines, TensorBoard, Lightning's metrics.csv, Hugging "
+            help="Run directory, or training logs: CSV, JSON, TensorBoard, Lightning's metrics.csv, Hugging "
             "Face's trainer_state.json, or the directory of one. Several are put side by side.",
             show_default=False,
         ),

@@ -13,7 +13,7 @@ from typing import Any
 from suture.errors import DataError
 from suture.history.cells import Rows, number
 from suture.history.columns import find_columns
-from suture.history.jsonlines import is_lines
+from suture.history.jsonlines import is_lines, whole_rows
 from suture.history.log import READERS, Log, Reader
 
 STATE = "trainer_state.json"
@@ -22,9 +22,10 @@ _SUMMARY = ("train_runtime", "total_flos")  # keys of the last record, whose tra
 
 
 def find_state(path: Path) -> Path | None:
-    """``trainer_state.json``, in a directory or in its newest checkpoint; or any JSON file but one of JSON lines."""
+    """``trainer_state.json``, in a directory or in its newest checkpoint; or any JSON file that is no table."""
     if path.is_file():
-        return path if path.suffix == ".json" and not is_lines(path) else None
+        state = path.suffix == ".json" and whole_rows(path) is None and not is_lines(path)
+        return path if state else None
     if (path / STATE).is_file():
         return path / STATE
     checkpoints = [p for p in path.glob(f"checkpoint-*/{STATE}") if p.parent.name.removeprefix("checkpoint-").isdigit()]

@@ -26,7 +26,7 @@ def load_history(
     optimizer: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> History:
-    """A history from a log: CSV, JSON lines, TensorBoard, Lightning, Hugging Face, or a table.
+    """A history from a log: CSV, JSON, TensorBoard, Lightning, Hugging Face, or a table.
 
     Columns go by their usual names (lr, learning_rate, lr-SGD, train/lr, …). See `suture.history.epochs` for how rows
     become epochs.

@@ -1,4 +1,4 @@
-"""Logs as tables: CSV files of any dialect, files of JSON lines, and data frames."""
+"""Logs as tables: CSV files of any dialect, files of JSON, and data frames."""
 
 import codecs
 import csv
@@ -12,7 +12,7 @@ from suture.errors import DataError
 from suture.history.cells import Rows
 from suture.history.columns import find_columns
 from suture.history.family import described_optimizer
-from suture.history.jsonlines import is_lines, read_lines
+from suture.history.jsonlines import is_lines, read_lines, read_whole, whole_rows
 from suture.history.labels import Labels
 from suture.history.log import READERS, Log, Reader
 
@@ -38,7 +38,7 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     """Read a CSV file row by row: separated by comma, semicolon, tab, bar or blanks; UTF-8, UTF-16 or Latin-1.
 
     A header that stands again (a restarted run appends to its log) is skipped; a last row that was cut off is left
-    out and said. A file of JSON lines is a table as well, see `suture.history.jsonlines`.
+    out and said. JSON is a table as well, see `suture.history.jsonlines`.
 
     Raises:
         DataError: it is no text, has no rows, or a value cannot be used.
@@ -48,6 +48,8 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     encoding = _encoding(path)
     if encoding is None:
         raise DataError(f"{source} is not readable as CSV (it holds binary data)")
+    if (whole := whole_rows(path)) is not None:
+        return read_whole(whole, path, chosen)
     if is_lines(path):
         return read_lines(path, chosen)
     with open(path, encoding=encoding, errors="replace", newline="") as file:

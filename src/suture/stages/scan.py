@@ -136,7 +136,7 @@ def scan(
     unless the curvature of the rescaled loss is, as an argument or as a column of the log.
 
     Args:
-        history: a log file or directory (CSV, JSON lines, TensorBoard, Lightning, Hugging Face), a table, a history,
+        history: a log file or directory (CSV, JSON, TensorBoard, Lightning, Hugging Face), a table, a history,
             or a recipe of `suture.training`, whose schedules are then gone through without training.
         form: which critical momentum, see `suture.physics`.
         curvature: λ of every epoch; by default the log's own column, and 1 where it has none.
