@@ -8,7 +8,7 @@ import pytest
 from suture.errors import InvalidArgumentError, RunError
 from suture.stats import Flips, Verdict
 from suture.views.runs import export, figure, markdown, read_runs, remarks, table, to_json
-from tests.views.results import CASE, HOSTILE, diagnosed, localized, treated, verified, write_run
+from tests.views.results import CASE, HOSTILE, diagnosed, localized, treated, verified, verified_in_full, write_run
 from tests.views.test_page import Page
 from tests.views.test_views import printed
 
@@ -38,6 +38,20 @@ def test_the_terminal_has_few_columns_and_fits(pair: list[Path]) -> None:
     assert "no measurable" not in shown
     for part in ("75.0\xa0% → 87.0\xa0%", "better", "worse"):
         assert part in shown
+
+
+def test_a_run_that_plain_repairs_beat_is_said_to_be(tmp_path: Path) -> None:
+    beside = verified_in_full().baselines
+    beside.loc[1:, "word"] = ["worse"] + [""] * (len(beside) - 2)
+    names = ["a", "b"]
+    runs = [
+        write_run(tmp_path / name, treated(), verified(baselines=beside[:n]), identity=SAME)
+        for name, n in zip(names, (0, 9), strict=True)
+    ]
+    said = remarks(read_runs(runs))
+    (about,) = [text for text in said if "more right than the repair" in text]
+    assert about.startswith("b: On the same examples ")
+    assert about in markdown(read_runs(runs)).replace("\\", "")
 
 
 def test_unfinished_and_other_data_are_said(pair: list[Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suture.errors import InvalidArgumentError
 from suture.rundir import STAGES, write_atomic, write_json
+from suture.views.baselines import beaten_by
 from suture.views.causes import answer, by_pair
 from suture.views.grid import Column, Grid, column, escaped, lines, stacked
 from suture.views.reading import terms_of_several
@@ -185,6 +186,7 @@ def remarks(found: list[Row]) -> list[str]:
         said.append(
             "These runs were not verified on the same examples, so their numbers cannot be set against each other."
         )
+    said += [f"{plain(r.name, 60)}: {beaten_by(v)}" for r, v in judged if beaten_by(v)]
     paper = [r.name for r, v in judged if v.optimistic]
     if paper:
         said.append(f"Optimistic, since verified on examples that were diagnosed too: {listed(paper)}.")
