@@ -16,12 +16,16 @@ SHARED = ROOT.parent / "shared"
 CIFAR = ImageFormat((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 32)
 
 
+torch.set_num_threads(1)  # for what sessions and modules set up before their first test
+
+
 @pytest.fixture(autouse=True)
 def one_thread_fixed_seed() -> Iterator[None]:
     """Sums in one order, and random numbers that no other test has drawn from."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
+    torch.set_num_threads(1)  # whatever the test did: what is set up next comes before this fixture
     assert torch.is_grad_enabled(), "a test or the code it ran left gradients switched off"
 
 
