@@ -45,6 +45,7 @@ def _diagnosed(result: Diagnosis | None) -> frozenset[str]:
         "group": len(result.pairs),
         "causes": len(result.causes),
         "through": len(result.through),
+        "subgroups": len(result.subgroups),
         "slices": len(result.slices),
         "labels": any(result.n_suspects.values()),
     }
