@@ -291,11 +291,20 @@ def test_markdown_cuts_no_names(tmp_path: Path) -> None:
 
 def test_only_terms_that_a_page_uses_are_explained(complete: Path, tmp_path: Path) -> None:
     whole = read(report(complete)).text.split("How to read this")[-1]
-    for term in ("McNemar p", "pulls most on", "cause, probe, swap", "nats, won back", "slice", "by chance", "damping"):
+    for term in (
+        "McNemar p",
+        "pulls most on",
+        "cause, probe, swap",
+        "nats, won back",
+        "slice",
+        "subgroup",
+        "by chance",
+        "damping",
+    ):
         assert term in whole
     early = read(report(write_run(tmp_path / "early", localized()))).text.split("How to read this")[-1]
     assert "flagged, top" in early
-    for term in ("McNemar", "nats", "slice", "damping", "churn", "drift"):
+    for term in ("McNemar", "nats", "slice", "subgroup", "damping", "churn", "drift"):
         assert term not in early
     assert "How to read this" not in read(report(write_run(tmp_path / "none", splits={}))).text
 
