@@ -120,7 +120,7 @@ def _of_patch(
 
 
 def _data(name: str | None, asked: "Asked") -> Any:
-    """The untouched data, read as the others are; they may have other classes."""
+    """The untouched data, read as the others are; their classes are matched by name, as they may be others."""
     from suture.loading import load_data
 
     return load_data(name, asked.image, skip_bad=asked.skip_bad, one_class=True) if name is not None else None

@@ -43,9 +43,11 @@ def _is_rms_norm(module: nn.Module) -> bool:
 
     Tried out: where its weight (some store what is added to 1) grows by 1, its output grows by the normalised input.
     """
+    if not type(module).__name__.endswith("RMSNorm"):
+        return False
     parameters, eps = dict(module.named_parameters()), _eps(module)
     weight = parameters.get("weight")
-    if not type(module).__name__.endswith("RMSNorm") or len(parameters) != 1 or weight is None or eps is None:
+    if len(parameters) != 1 or weight is None or eps is None:
         return False
     if weight.dim() != 1 or weight.is_meta:
         return False
