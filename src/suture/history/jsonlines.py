@@ -1,7 +1,7 @@
 """Logs of JSON: an object a line, as a user's own loop or a tracker appends them, or one array or object of columns."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_lines(path: Path, chosen: Mapping[str, str]) -> Log:
         lines = [(place, _row(line)) for place, line in enumerate(file, start=1) if line.strip()]
     odd = [place for place, row in lines if not row]
     said = [f"{several(len(odd), 'line')} without a whole JSON object left out (first line {odd[0]})"] if odd else []
-    return _log([(f"line {place}", row) for place, row in lines if row], path, chosen, said)
+    return log_of([(f"line {place}", row) for place, row in lines if row], path, chosen, said)
 
 
 def whole_rows(path: Path) -> Placed | None:
@@ -73,16 +73,12 @@ def _of_columns(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
-def read_whole(rows: Placed, path: Path, chosen: Mapping[str, str]) -> Log:
-    """A log of rows that `whole_rows` found.
+def log_of(records: Placed, path: Path, chosen: Mapping[str, str], said: Sequence[str] = ()) -> Log:
+    """A log of rows that were read, and what is to be said of those that were not.
 
     Raises:
         DataError, UnknownNameError: as for `read_lines`.
     """
-    return _log(rows, path, chosen, [])
-
-
-def _log(records: Placed, path: Path, chosen: Mapping[str, str], said: list[str]) -> Log:
     source = str(path)
     names = list(dict.fromkeys(name for _, row in records for name in row))
     columns = find_columns(names, chosen, source)
@@ -93,7 +89,7 @@ def _log(records: Placed, path: Path, chosen: Mapping[str, str], said: list[str]
     if not len(found):
         raise DataError(f"{source} has no rows")
     log = found.log()
-    log.notes[:0] = columns.notes + said
+    log.notes[:0] = [*columns.notes, *said]
     log.labels = labels.columns()
     log.optimizer = log.optimizer or columns.optimizer or described_optimizer(path.parent)
     return log

@@ -12,7 +12,7 @@ from suture.errors import DataError
 from suture.history.cells import Rows
 from suture.history.columns import find_columns
 from suture.history.family import described_optimizer
-from suture.history.jsonlines import is_lines, read_lines, read_whole, whole_rows
+from suture.history.jsonlines import is_lines, log_of, read_lines, whole_rows
 from suture.history.labels import Labels
 from suture.history.log import READERS, Log, Reader
 
@@ -49,7 +49,7 @@ def read_csv(path: Path, chosen: Mapping[str, str]) -> Log:
     if encoding is None:
         raise DataError(f"{source} is not readable as CSV (it holds binary data)")
     if (whole := whole_rows(path)) is not None:
-        return read_whole(whole, path, chosen)
+        return log_of(whole, path, chosen)
     if is_lines(path):
         return read_lines(path, chosen)
     with open(path, encoding=encoding, errors="replace", newline="") as file:

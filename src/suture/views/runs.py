@@ -186,7 +186,7 @@ def remarks(found: list[Row]) -> list[str]:
         said.append(
             "These runs were not verified on the same examples, so their numbers cannot be set against each other."
         )
-    said += [f"{plain(r.name, 60)}: {beaten_by(v)}" for r, v in judged if beaten_by(v)]
+    said += [f"{plain(r.name, 60)}: {told}" for r, v in judged if (told := beaten_by(v))]
     paper = [r.name for r, v in judged if v.optimistic]
     if paper:
         said.append(f"Optimistic, since verified on examples that were diagnosed too: {listed(paper)}.")
